@@ -1,0 +1,33 @@
+#!/usr/bin/env bash
+# Runs every test: unit and in-database (cargo test --lib), then from outside (tests/*.rs).
+# T=name (or PGT_FILTER=name) runs only the tests whose name contains it.
+# shellcheck source=scripts/setup.sh
+. "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
+
+FILTER=${T:-${PGT_FILTER:-}}
+make_scratch
+export CARGO_PGRX_TEST_PGDATA=$PGT_SCRATCH/in-database
+as_server_user mkdir -p "$CARGO_PGRX_TEST_PGDATA"
+cd "$PGT_ROOT"
+LOG=$PGT_SCRATCH/log
+: >"$LOG"
+STATUS=0
+
+run_tests() {
+    local title=$1
+    shift
+    step "$title"
+    printf '## %s\n' "$title" >>"$LOG"
+    # No descriptor of the lock goes to cargo: a server that outlives a run must not hold it.
+    if ! "$@" ${FILTER:+"$FILTER"} 9>&- 2>&1 | tee -a "$LOG"; then STATUS=1; fi
+}
+
+run_tests "Unit tests and tests inside the database" \
+    cargo test --no-fail-fast "${PGT_CARGO_TEST_FEATURES[@]}" --lib
+install_extension
+run_tests "Tests from outside" \
+    cargo test --no-fail-fast "${PGT_CARGO_FEATURES[@]}" --test '*'
+
+step "Results"
+grep -E '^(## |test result:|test .* FAILED$|error: )' "$LOG" | sed 's/^## //' || true
+if [ "$STATUS" != 0 ]; then die "some tests failed."; fi

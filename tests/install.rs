@@ -1,0 +1,3 @@
+//! Installing.
+#[test]
+fn it() {}
