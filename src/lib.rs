@@ -1,3 +1,18 @@
 //! `pg_tenancy`: who is asking, what may they see, who pays; answered in the caller's own transaction.
 
+mod changes;
+mod ids;
+mod pg;
+
+use pgrx::extension_sql_file;
+
 ::pgrx::pg_module_magic!(name, version);
+
+extension_sql_file!("../sql/identity/accessors.sql", name = "accessors");
+
+/// Called by Postgres when the library is loaded.
+#[pgrx::pg_guard]
+#[allow(non_snake_case)]
+pub extern "C-unwind" fn _PG_init() {
+    pg::init();
+}

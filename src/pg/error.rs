@@ -1,0 +1,121 @@
+//! The error every function of the extension raises (design: SQLSTATE, a short message, a DETAIL
+//! that is JSON with a stable `reason`, a HINT a person can follow).
+
+use super::guard::raw;
+use serde_json::{Map, Value};
+use std::ffi::CString;
+
+/// What a function of the extension returns before it reaches SQL.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// A five-character SQLSTATE.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct State(&'static str);
+
+impl State {
+    /// PT401: not authenticated.
+    pub const UNAUTHENTICATED: State = State("PT401");
+    /// PT402: not enough credits, or no subscription that pays.
+    pub const PAYMENT_REQUIRED: State = State("PT402");
+    /// PT403: not allowed (no seat, another organization, another identity).
+    pub const FORBIDDEN: State = State("PT403");
+    /// PT404: unknown.
+    pub const NOT_FOUND: State = State("PT404");
+    /// PT409: conflict with what is there.
+    pub const CONFLICT: State = State("PT409");
+    /// PT422: not in a state for this.
+    pub const UNPROCESSABLE: State = State("PT422");
+    /// PT429: limit reached.
+    pub const TOO_MANY: State = State("PT429");
+    /// 22023: an argument that can never be right.
+    pub const INVALID_PARAMETER: State = State("22023");
+    /// 22003: a number out of range.
+    pub const OUT_OF_RANGE: State = State("22003");
+    /// 42501: the role may not do this.
+    pub const INSUFFICIENT_PRIVILEGE: State = State("42501");
+    /// 0A000: not supported.
+    pub const NOT_SUPPORTED: State = State("0A000");
+    /// 54000: an argument larger than this function takes.
+    pub const TOO_LARGE: State = State("54000");
+    /// 55000: the tables are missing or of another version, or the set-up is incomplete.
+    pub const NOT_READY: State = State("55000");
+    /// XX000: an internal inconsistency.
+    pub const INTERNAL: State = State("XX000");
+
+    fn packed(self) -> i32 {
+        self.0
+            .bytes()
+            .rev()
+            .fold(0, |packed, byte| (packed << 6) + ((i32::from(byte) - i32::from(b'0')) & 0x3F))
+    }
+}
+
+/// An error with everything a program and a person need. Never holds a token or a secret.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Error {
+    state: State,
+    reason: &'static str,
+    message: String,
+    hint: String,
+    detail: Map<String, Value>,
+}
+
+impl Error {
+    /// `reason` is stable and snake_case; it becomes DETAIL's `"reason"`.
+    pub fn new(state: State, reason: &'static str, message: impl Into<String>) -> Self {
+        Self { state, reason, message: message.into(), hint: String::new(), detail: Map::new() }
+    }
+
+    /// What the reader can do about it.
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = hint.into();
+        self
+    }
+
+    /// One more member of DETAIL's object.
+    pub fn detail(mut self, name: &str, value: impl Into<Value>) -> Self {
+        self.detail.insert(name.to_owned(), value.into());
+        self
+    }
+
+    /// The stable name of what went wrong.
+    pub fn reason(&self) -> &'static str {
+        self.reason
+    }
+
+    fn detail_text(&self) -> String {
+        let mut object = Map::new();
+        object.insert("reason".to_owned(), self.reason.into());
+        object.extend(self.detail.clone());
+        Value::Object(object).to_string()
+    }
+
+    /// Raises the error in Postgres and does not return.
+    pub(super) fn raise(self) -> ! {
+        let state = self.state.packed();
+        let detail = copy_to_postgres(&self.detail_text());
+        let message = copy_to_postgres(&self.message);
+        let hint = (!self.hint.is_empty()).then(|| copy_to_postgres(&self.hint));
+        drop(self);
+        // SAFETY: the strings live in Postgres' memory, nothing here has a destructor, and errfinish
+        // at ERROR does not return.
+        unsafe {
+            raw::errstart(pgrx::PgLogLevel::ERROR as i32, std::ptr::null());
+            raw::errcode(state);
+            raw::errmsg(c"%s".as_ptr(), message);
+            raw::errdetail(c"%s".as_ptr(), detail);
+            if let Some(hint) = hint {
+                raw::errhint(c"%s".as_ptr(), hint);
+            }
+            raw::errfinish(c"pg_tenancy".as_ptr(), 0, c"".as_ptr());
+        }
+        unreachable!("errfinish returned from an error")
+    }
+}
+
+/// A NUL-terminated copy in the current memory context, which the error handling cleans up.
+fn copy_to_postgres(text: &str) -> *const std::ffi::c_char {
+    let text = CString::new(text.replace('\0', "")).unwrap_or_default();
+    // SAFETY: pstrdup copies a valid C string.
+    unsafe { pgrx::pg_sys::pstrdup(text.as_ptr()) }
+}

@@ -1,0 +1,108 @@
+//! The guard around every SQL function, and the boundary around every call into Postgres that may
+//! raise.
+//!
+//! pgrx turns a Postgres error into a Rust panic and back, but keeps only the SQLSTATEs it has a
+//! name for: a PT402 would arrive as XX000, and a constraint's name not at all. Here the whole
+//! `ErrorData` travels: [`boundary`] carries it through the unwinding, [`entry`] throws it again.
+
+use super::Error;
+use cee_scape::call_with_sigsetjmp;
+use pgrx::pg_sys;
+use std::mem::MaybeUninit;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+
+/// A Postgres error on its way through Rust frames. The memory belongs to the (sub)transaction that
+/// failed, so it outlives the unwinding and not the clean-up.
+struct Raised(*mut pg_sys::ErrorData);
+
+// SAFETY: a backend has one thread; `Send` is only asked for by the panic machinery.
+unsafe impl Send for Raised {}
+
+/// Runs the body of a SQL function. An [`Error`] is raised with its own SQLSTATE, DETAIL and HINT; an
+/// error of Postgres that crossed [`boundary`] is raised again as it was.
+pub fn entry<T>(body: impl FnOnce() -> super::Result<T>) -> T {
+    match catch_unwind(AssertUnwindSafe(body)) {
+        Ok(Ok(value)) => value,
+        Ok(Err(error)) => error.raise(),
+        Err(payload) => match payload.downcast::<Raised>() {
+            Ok(raised) => {
+                let data = raised.0;
+                drop(raised);
+                // SAFETY: `data` was copied by `boundary` into a context that is still alive, and no
+                // frame between here and Postgres has anything left to drop.
+                unsafe { raw::ReThrowError(data) }
+            }
+            Err(other) => resume_unwind(other),
+        },
+    }
+}
+
+/// Calls into Postgres; an error becomes an unwinding that [`entry`] ends.
+///
+/// # Safety
+/// `call` must do nothing but call C functions: no value with a destructor may live in it when
+/// Postgres jumps out of it.
+#[allow(static_mut_refs)]
+pub(super) unsafe fn boundary<T>(call: impl FnOnce() -> T) -> T {
+    // SAFETY: Postgres is single-threaded; the globals are restored on both ways out.
+    unsafe {
+        let handler = pg_sys::PG_exception_stack;
+        let contexts = pg_sys::error_context_stack;
+        let memory = pg_sys::CurrentMemoryContext;
+        let mut value = MaybeUninit::<T>::uninit();
+        let jumped = call_with_sigsetjmp(false, |buffer| {
+            pg_sys::PG_exception_stack =
+                (buffer as *const cee_scape::SigJmpBufFields).cast_mut().cast();
+            value.write(call());
+            0
+        });
+        pg_sys::PG_exception_stack = handler;
+        pg_sys::error_context_stack = contexts;
+        if jumped == 0 {
+            return value.assume_init();
+        }
+        pg_sys::CurrentMemoryContext = pg_sys::CurTransactionContext;
+        let data = raw::CopyErrorData();
+        raw::FlushErrorState();
+        pg_sys::CurrentMemoryContext = memory;
+        resume_unwind(Box::new(Raised(data)))
+    }
+}
+
+/// The same functions that pgrx binds, without its own guard around each call.
+pub(super) mod raw {
+    use pgrx::pg_sys;
+    use std::ffi::{c_char, c_int};
+
+    unsafe extern "C-unwind" {
+        pub fn ReThrowError(edata: *mut pg_sys::ErrorData) -> !;
+        pub fn CopyErrorData() -> *mut pg_sys::ErrorData;
+        pub fn FlushErrorState();
+        pub fn errstart(elevel: c_int, domain: *const c_char) -> bool;
+        pub fn errcode(sqlerrcode: c_int) -> c_int;
+        pub fn errmsg(fmt: *const c_char, ...) -> c_int;
+        pub fn errdetail(fmt: *const c_char, ...) -> c_int;
+        pub fn errhint(fmt: *const c_char, ...) -> c_int;
+        pub fn errfinish(file: *const c_char, line: c_int, function: *const c_char);
+        pub fn GetCurrentStatementStartTimestamp() -> pg_sys::TimestampTz;
+        pub fn SPI_connect() -> c_int;
+        pub fn SPI_finish() -> c_int;
+        pub fn SPI_prepare(
+            src: *const c_char,
+            nargs: c_int,
+            argtypes: *mut pg_sys::Oid,
+        ) -> pg_sys::SPIPlanPtr;
+        pub fn SPI_keepplan(plan: pg_sys::SPIPlanPtr) -> c_int;
+        pub fn SPI_execute_plan(
+            plan: pg_sys::SPIPlanPtr,
+            values: *mut pg_sys::Datum,
+            nulls: *const c_char,
+            read_only: bool,
+            count: std::ffi::c_long,
+        ) -> c_int;
+        pub fn SPI_execute(src: *const c_char, read_only: bool, count: std::ffi::c_long) -> c_int;
+        pub fn PushActiveSnapshot(snapshot: pg_sys::Snapshot);
+        pub fn PopActiveSnapshot();
+        pub fn GetLatestSnapshot() -> pg_sys::Snapshot;
+    }
+}

@@ -1,0 +1,33 @@
+//! Everything that touches Postgres' internals. All unsafe code of the crate lives here.
+//!
+//! The domains see safe functions: [`entry`] (the guard around every SQL function), [`Error`],
+//! [`sql`] (statements with parameters and kept plans), the sealed identity ([`seal`], [`sealed`])
+//! and the cache epoch ([`epoch`]).
+#![allow(unsafe_code)]
+
+mod accessors;
+mod cursors;
+mod error;
+mod guard;
+mod identity;
+mod invalidation;
+mod sealed;
+mod settings;
+pub mod sql;
+mod transaction;
+
+pub use error::{Error, Result, State};
+pub use guard::entry;
+pub use identity::Identity;
+pub use invalidation::{announce_change, epoch, watch};
+pub use sealed::{current_value, seal, unseal};
+pub use settings::master_key_file;
+pub use transaction::{now_micros, statement_start_micros, warn_outside_transaction};
+
+/// Run once when the library is loaded into a backend (or into the postmaster, with preload).
+pub fn init() {
+    settings::define();
+    transaction::register();
+    invalidation::register();
+    cursors::register();
+}
