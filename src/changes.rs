@@ -5,7 +5,7 @@ use pgrx::pg_extern;
 
 /// Announces a change of one of our tables, named without its schema: from this transaction's commit
 /// on, every backend (standbys included) drops what it cached from them.
-#[pg_extern(schema = "tenancy", name = "_changed", volatile)]
+#[pg_extern(name = "_changed", volatile)]
 fn changed(table_name: &str) -> bool {
     pg::entry(|| {
         let table = sql::table_oid(table_name)?.ok_or_else(|| {

@@ -4,14 +4,14 @@ use pgrx::pg_extern;
 use uuid::Uuid;
 
 /// A new id (RFC 9562 version 7).
-#[pg_extern(schema = "tenancy", volatile, parallel_safe)]
+#[pg_extern(volatile, parallel_safe)]
 fn uuid_v7() -> pgrx::Uuid {
     pgrx::Uuid::from_bytes(*Uuid::now_v7().as_bytes())
 }
 
 /// A new id for something in `pool`: version 7, its last four bytes those of the pool's id, so that a
 /// bare id finds its pool (`credit_pools.tag`) without an index on the tables that grow.
-#[pg_extern(schema = "tenancy", name = "_uuid_v7_for", volatile, parallel_safe)]
+#[pg_extern(name = "_uuid_v7_for", volatile, parallel_safe)]
 fn uuid_v7_for(pool: pgrx::Uuid) -> pgrx::Uuid {
     pgrx::Uuid::from_bytes(*tagged(Uuid::from_bytes(*pool.as_bytes())).as_bytes())
 }
