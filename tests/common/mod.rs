@@ -1,0 +1,49 @@
+//! Harness of the tests from outside: a private cluster for each test binary, a fresh database for each test.
+//!
+//! ```ignore
+//! mod common;
+//! use common::{Token, cluster, refused};
+//!
+//! #[test]
+//! fn an_unknown_issuer_is_refused() {
+//!     let database = cluster().database();
+//!     let mut app = database.connect("app");
+//!     let token = Token::for_user("user_1").claim("iss", "https://elsewhere.test").sign();
+//!     refused(app.query("SELECT tenancy.authenticate($1)", &[&token]), "PT401", "unknown_issuer");
+//! }
+//! ```
+#![allow(dead_code, unused_imports)] // each test binary uses its own part
+
+mod cluster;
+mod database;
+mod errors;
+mod shared;
+mod tokens;
+
+pub use cluster::{Cluster, Options, cluster};
+pub use database::{Database, Notices};
+pub use errors::{fails_with, refused};
+pub use shared::{shared_file, shared_json};
+pub use tokens::{AUDIENCE, ISSUER, KEY_ID, SECRET, Token, base64url, hs256, jws};
+
+use std::sync::Barrier;
+
+/// Runs `work` in `count` threads that begin together; their results in order.
+pub fn in_parallel<T: Send>(count: usize, work: impl Fn(usize) -> T + Sync) -> Vec<T> {
+    let barrier = Barrier::new(count);
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..count)
+            .map(|index| {
+                let (barrier, work) = (&barrier, &work);
+                scope.spawn(move || {
+                    barrier.wait();
+                    work(index)
+                })
+            })
+            .collect();
+        threads
+            .into_iter()
+            .map(|thread| thread.join().expect("a parallel session panicked"))
+            .collect()
+    })
+}
