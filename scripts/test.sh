@@ -8,6 +8,8 @@ FILTER=${T:-${PGT_FILTER:-}}
 make_scratch
 export CARGO_PGRX_TEST_PGDATA=$PGT_SCRATCH/in-database
 as_server_user mkdir -p "$CARGO_PGRX_TEST_PGDATA"
+export PGT_MASTER_KEY_FILE=$PGT_SCRATCH/master.key
+as_server_user sh -c 'umask 077; openssl rand -base64 32 >"$1"' sh "$PGT_MASTER_KEY_FILE"
 cd "$PGT_ROOT"
 LOG=$PGT_SCRATCH/log
 : >"$LOG"

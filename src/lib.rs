@@ -16,3 +16,12 @@ extension_sql_file!("../sql/identity/accessors.sql", name = "accessors");
 pub extern "C-unwind" fn _PG_init() {
     pg::init();
 }
+
+#[cfg(any(test, feature = "pg_test"))]
+#[path = "../pgrx-tests/mod.rs"]
+mod in_database;
+
+/// pgrx's tests look for this module by its name.
+#[cfg(test)]
+#[path = "../pgrx-tests/server.rs"]
+pub mod pg_test;
