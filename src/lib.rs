@@ -3,12 +3,26 @@
 mod changes;
 mod ids;
 mod pg;
+mod schema;
 
 use pgrx::extension_sql_file;
 
 ::pgrx::pg_module_magic!(name, version);
 
 extension_sql_file!("../sql/identity/accessors.sql", name = "accessors");
+extension_sql_file!("../sql/errors.sql", name = "errors");
+extension_sql_file!(
+    "../sql/schema.sql",
+    name = "schema",
+    requires = [schema::library_version, schema::migrations, schema::sql_require_installed]
+);
+extension_sql_file!("../sql/access.sql", name = "access");
+extension_sql_file!("../sql/directory.sql", name = "directory");
+extension_sql_file!("../sql/directory/seats.sql", name = "directory_seats");
+extension_sql_file!("../sql/directory/resolve.sql", name = "directory_resolve");
+extension_sql_file!("../sql/health.sql", name = "health");
+// Last of all: closes everything above to PUBLIC.
+extension_sql_file!("../sql/finalize.sql", name = "finalize", finalize);
 
 /// Called by Postgres when the library is loaded.
 #[pgrx::pg_guard]
