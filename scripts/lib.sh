@@ -95,7 +95,10 @@ clean_up() {
     if [ -n "${PGT_SCRATCH:-}" ] && [ -z "${PGT_KEEP:-}" ]; then
         stop_clusters_below "$PGT_SCRATCH"
         rm -rf "$PGT_SCRATCH"
-        if [ -n "${PGT_RUN_IS_TEMPORARY:-}" ]; then rm -rf "$PGT_RUN"; fi
+        # A cluster kept by `make demo KEEP=1` still needs its tree.
+        if [ -n "${PGT_RUN_IS_TEMPORARY:-}" ] && ! grep -qsxF "$PGT_RUN" "${TMPDIR:-/tmp}"/pgt.*/kept; then
+            rm -rf "$PGT_RUN"
+        fi
     fi
     exit "$status"
 }

@@ -21,10 +21,7 @@ fn create_extension_puts_everything_into_the_schema_tenancy() {
 
 #[test]
 fn it_works_without_being_preloaded() {
-    let own = Cluster::start(Options {
-        preload: false,
-        ..Options::default()
-    });
+    let own = Cluster::start(Options { preload: false, ..Options::default() });
     let database = own.empty_database();
     database
         .superuser()

@@ -22,12 +22,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self {
-            preload: true,
-            durable: false,
-            master_key: true,
-            settings: Vec::new(),
-        }
+        Self { preload: true, durable: false, master_key: true, settings: Vec::new() }
     }
 }
 
@@ -87,41 +82,22 @@ impl Cluster {
     pub fn resume(&self) {
         let log = self.folder.join("log");
         let started = command("pg_ctl")
-            .args([
-                "-D",
-                path(&self.data()),
-                "-w",
-                "-t",
-                "60",
-                "-l",
-                path(&log),
-                "start",
-            ])
+            .args(["-D", path(&self.data()), "-w", "-t", "60", "-l", path(&log), "start"])
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .status()
             .expect("pg_ctl runs");
-        assert!(
-            started.success(),
-            "the server did not start:\n{}",
-            self.log()
-        );
+        assert!(started.success(), "the server did not start:\n{}", self.log());
     }
 
     /// Stops the server as an administrator would.
     pub fn stop(&self) {
-        run(
-            "pg_ctl",
-            &["-D", path(&self.data()), "-m", "fast", "-w", "stop"],
-        );
+        run("pg_ctl", &["-D", path(&self.data()), "-m", "fast", "-w", "stop"]);
     }
 
     /// Stops the server without a checkpoint: the next start recovers from the log.
     pub fn crash(&self) {
-        run(
-            "pg_ctl",
-            &["-D", path(&self.data()), "-m", "immediate", "-w", "stop"],
-        );
+        run("pg_ctl", &["-D", path(&self.data()), "-m", "immediate", "-w", "stop"]);
     }
 
     /// Reads postgresql.conf again.
@@ -220,16 +196,10 @@ fn settings(folder: &Path, options: &Options) -> String {
         lines.push(("shared_preload_libraries", "pg_tenancy".into()));
     }
     if options.master_key {
-        lines.push((
-            "tenancy.master_key_file",
-            path(&folder.join("master.key")).into(),
-        ));
+        lines.push(("tenancy.master_key_file", path(&folder.join("master.key")).into()));
     }
     lines.extend(options.settings.iter().cloned());
-    lines
-        .iter()
-        .map(|(name, value)| format!("{name} = '{value}'\n"))
-        .collect()
+    lines.iter().map(|(name, value)| format!("{name} = '{value}'\n")).collect()
 }
 
 /// 32 bytes in base64: a key for tests, the same in every run.
@@ -242,11 +212,7 @@ fn make_folder() -> PathBuf {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let parent = std::env::var_os("PGT_SCRATCH").map_or_else(std::env::temp_dir, PathBuf::from);
     // Short: a socket's path has at most 107 bytes.
-    let name = format!(
-        "pgt{}-{}",
-        std::process::id(),
-        COUNT.fetch_add(1, Ordering::Relaxed)
-    );
+    let name = format!("pgt{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
     let folder = parent.join(name);
     fs::create_dir(&folder)
         .unwrap_or_else(|error| panic!("{} cannot be made: {error}", folder.display()));
@@ -266,10 +232,7 @@ fn give_to_server(file: &Path) {
         return;
     }
     let id = |flag: &str| {
-        let output = Command::new("id")
-            .args([flag, "postgres"])
-            .output()
-            .expect("id runs");
+        let output = Command::new("id").args([flag, "postgres"]).output().expect("id runs");
         String::from_utf8_lossy(&output.stdout)
             .trim()
             .parse::<u32>()
@@ -281,18 +244,12 @@ fn give_to_server(file: &Path) {
 /// The folder of programs that scripts/setup.sh makes.
 fn wrappers() -> PathBuf {
     let target = || {
-        std::env::var_os("CARGO_TARGET_DIR").map_or_else(
-            || Path::new(env!("CARGO_MANIFEST_DIR")).join("target"),
-            PathBuf::from,
-        )
+        std::env::var_os("CARGO_TARGET_DIR")
+            .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("target"), PathBuf::from)
     };
     let folder =
         std::env::var_os("PGT_BIN").map_or_else(|| target().join("pgrx/bin"), PathBuf::from);
-    assert!(
-        folder.join("pg_ctl").exists(),
-        "{} is not set up: run `make test`",
-        folder.display()
-    );
+    assert!(folder.join("pg_ctl").exists(), "{} is not set up: run `make test`", folder.display());
     folder
 }
 

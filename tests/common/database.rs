@@ -9,12 +9,8 @@ use std::sync::{Arc, Mutex};
 const TEMPLATE: &str = "pgt_template";
 
 /// The roles of the tests with the access they are granted.
-const ROLES: [(&str, &str); 4] = [
-    ("app", "application"),
-    ("svc", "service"),
-    ("ops", "operator"),
-    ("met", "metrics"),
-];
+const ROLES: [(&str, &str); 4] =
+    [("app", "application"), ("svc", "service"), ("ops", "operator"), ("met", "metrics")];
 
 /// What the server said beside its answers: notices and warnings in the order they came.
 pub type Notices = Arc<Mutex<Vec<DbError>>>;
@@ -63,10 +59,7 @@ impl<'a> Database<'a> {
     /// A connection that keeps the notices it receives.
     pub fn connect_with_notices(&self, role: &str) -> (Client, Notices) {
         let notices = Notices::default();
-        (
-            connect(self.cluster, &self.name, role, Some(notices.clone())),
-            notices,
-        )
+        (connect(self.cluster, &self.name, role, Some(notices.clone())), notices)
     }
 
     /// A configuration to change before connecting (options, application name, …).
@@ -77,10 +70,7 @@ impl<'a> Database<'a> {
 
 fn config(cluster: &Cluster, database: &str, role: &str) -> Config {
     let mut config = Config::new();
-    config
-        .host_path(cluster.folder())
-        .dbname(database)
-        .user(role);
+    config.host_path(cluster.folder()).dbname(database).user(role);
     config
 }
 
@@ -88,10 +78,7 @@ fn connect(cluster: &Cluster, database: &str, role: &str, notices: Option<Notice
     let mut config = config(cluster, database, role);
     config.notice_callback(move |notice| {
         if let Some(notices) = &notices {
-            notices
-                .lock()
-                .expect("no test panics while it holds the notices")
-                .push(notice);
+            notices.lock().expect("no test panics while it holds the notices").push(notice);
         }
     });
     config
@@ -102,10 +89,7 @@ fn connect(cluster: &Cluster, database: &str, role: &str, notices: Option<Notice
 /// Made once a cluster: cloning it takes a fraction of the time of installing.
 fn make_template(cluster: &Cluster) {
     // A first test that panics in here poisons the lock: the others then say the same instead of trying again.
-    let mut made = cluster
-        .template
-        .lock()
-        .expect("the template database could not be made");
+    let mut made = cluster.template.lock().expect("the template database could not be made");
     if *made {
         return;
     }
@@ -130,10 +114,7 @@ fn make_template(cluster: &Cluster) {
         )
         .expect("an issuer can be added");
     client
-        .execute(
-            "SELECT tenancy.add_secret($1, $2, 'HS256', $3)",
-            &[&ISSUER, &KEY_ID, &SECRET],
-        )
+        .execute("SELECT tenancy.add_secret($1, $2, 'HS256', $3)", &[&ISSUER, &KEY_ID, &SECRET])
         .expect("a secret can be added");
     *made = true;
 }

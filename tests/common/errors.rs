@@ -35,13 +35,8 @@ pub fn fails_with<T: Debug>(result: Result<T, postgres::Error>, sqlstate: &str) 
         Ok(value) => panic!("expected SQLSTATE {sqlstate}, but it succeeded: {value:?}"),
         Err(error) => error,
     };
-    let error = error
-        .as_db_error()
-        .unwrap_or_else(|| panic!("not an error of the server: {error:?}"));
-    assert_eq!(
-        error.code().code(),
-        sqlstate,
-        "the SQLSTATE differs: {error:?}"
-    );
+    let error =
+        error.as_db_error().unwrap_or_else(|| panic!("not an error of the server: {error:?}"));
+    assert_eq!(error.code().code(), sqlstate, "the SQLSTATE differs: {error:?}");
     error.clone()
 }

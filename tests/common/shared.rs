@@ -6,16 +6,11 @@ use std::path::{Path, PathBuf};
 /// A file of the shared folder (`PGT_SHARED`, else `../shared`). `None`, with a line that says so, where it is
 /// absent: the test is then to return.
 pub fn shared_file(name: &str) -> Option<PathBuf> {
-    let folder = std::env::var_os("PGT_SHARED").map_or_else(
-        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared"),
-        PathBuf::from,
-    );
+    let folder = std::env::var_os("PGT_SHARED")
+        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared"), PathBuf::from);
     let file = folder.join(name);
     if !file.exists() {
-        eprintln!(
-            "skipped: {} is not there (PGT_SHARED names its folder)",
-            file.display()
-        );
+        eprintln!("skipped: {} is not there (PGT_SHARED names its folder)", file.display());
         return None;
     }
     Some(file)

@@ -81,28 +81,20 @@ impl Token {
     /// Signed with another secret.
     pub fn sign_with(&self, secret: &[u8]) -> String {
         let header = Value::Object(self.header.clone()).to_string();
-        jws(&header, &self.claims().to_string(), |input| {
-            hs256(secret, input)
-        })
+        jws(&header, &self.claims().to_string(), |input| hs256(secret, input))
     }
 }
 
 /// A compact JWS of exactly these texts, signed by `sign`.
 pub fn jws(header: &str, payload: &str, sign: impl FnOnce(&[u8]) -> Vec<u8>) -> String {
-    let input = format!(
-        "{}.{}",
-        base64url(header.as_bytes()),
-        base64url(payload.as_bytes())
-    );
+    let input = format!("{}.{}", base64url(header.as_bytes()), base64url(payload.as_bytes()));
     let signature = sign(input.as_bytes());
     format!("{input}.{}", base64url(&signature))
 }
 
 /// HMAC with SHA-256.
 pub fn hs256(secret: &[u8], input: &[u8]) -> Vec<u8> {
-    hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, secret), input)
-        .as_ref()
-        .to_vec()
+    hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, secret), input).as_ref().to_vec()
 }
 
 /// Base64url without padding.
@@ -111,8 +103,6 @@ pub fn base64url(bytes: &[u8]) -> String {
 }
 
 fn now() -> i64 {
-    let elapsed = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .expect("the clock is past 1970");
+    let elapsed = SystemTime::now().duration_since(UNIX_EPOCH).expect("the clock is past 1970");
     i64::try_from(elapsed.as_secs()).expect("the clock is before the year 292277026596")
 }

@@ -1,0 +1,21 @@
+\echo
+\echo :bold'2. Whose tokens are believed':plain
+\echo
+\set ECHO queries
+SELECT tenancy.add_issuer(
+    issuer => 'softcodes.ai',
+    audiences => ARRAY['vscode-extension'],
+    profile => 'pooled',
+    token_types => ARRAY['extension_long_lived']) IS NOT NULL AS issuer;
+SELECT tenancy.add_secret('softcodes.ai', 'demo-key', 'HS256', pg_read_binary_file('issuer.key')) IS NOT NULL AS secret;
+SELECT issuer, kid, algorithm FROM tenancy.issuer_keys;
+
+\set ECHO none
+SELECT demo.shows(
+    (SELECT count(*) = 1 FROM tenancy.issuer_keys WHERE issuer = 'softcodes.ai' AND algorithm = 'HS256')
+        AND NOT EXISTS (
+            SELECT FROM tenancy.issuer_keys k
+            WHERE position(encode(pg_read_binary_file('issuer.key'), 'hex') IN to_jsonb(k)::text) > 0),
+    'One issuer with one HS256 secret; the table holds it sealed under the master key, never in clear.') AS shows \gset
+\echo
+\echo '=>' :shows
