@@ -1,6 +1,7 @@
 //! `pg_tenancy`: who is asking, what may they see, who pays; answered in the caller's own transaction.
 
 mod changes;
+mod identity;
 mod ids;
 mod pg;
 mod schema;

@@ -1,0 +1,214 @@
+//! The claims of a token (RFC 7519 §4), strictly typed, and what an issuer's policy demands of them.
+
+use super::json::{self, JsonError};
+use super::kind;
+use super::reason::Reason;
+use serde_json::{Map, Value};
+use std::fmt;
+
+/// Latest time a claim may name: the end of the year 9999, in seconds since 1970. Later ones are typing mistakes
+/// (milliseconds) or attacks on arithmetic, and this one still fits every clock and Postgres' timestamptz.
+pub const MAX_TIME: i64 = 253_402_300_799;
+
+/// Longest identifier (`sub`, `jti`, session, organization, tenant), in characters.
+pub const MAX_ID_CHARS: usize = 255;
+
+/// A token's claims, typed. Whether they are true depends on the signature; whether they are enough, on the policy.
+#[derive(Clone, PartialEq)]
+pub struct Claims {
+    raw: String,
+    members: Map<String, Value>,
+    audiences: Vec<String>,
+    expires_at: Option<i64>,
+    not_before: Option<i64>,
+    issued_at: Option<i64>,
+}
+
+/// What an issuer's tokens must satisfy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Policy {
+    /// `iss`, compared byte by byte.
+    pub issuer: String,
+    /// One of these must be in `aud`. Empty: `aud` is not checked.
+    pub audiences: Vec<String>,
+    /// One of these must be `azp`. Empty: `azp` is not checked.
+    pub authorized_parties: Vec<String>,
+    /// Kinds of token taken; None: access tokens as [`kind::check`] knows them.
+    pub token_types: Option<Vec<String>>,
+    /// Whether a token without `exp` is refused.
+    pub require_expiry: bool,
+    /// Seconds of clock difference allowed for.
+    pub leeway: u32,
+}
+
+impl Claims {
+    /// Parses a payload: a JSON object whose registered claims have the types of RFC 7519 §4.1.
+    ///
+    /// `exp`, `nbf` and `iat` are integers from 0 to [`MAX_TIME`]. RFC 7519 would allow a fraction; we refuse `1.0` and
+    /// `1e3` too, since verifiers that round them differ in what they accept, and no provider here sends them.
+    pub fn parse(payload: &[u8]) -> Result<Claims, Reason> {
+        let raw = std::str::from_utf8(payload).map_err(|_| Reason::MalformedClaims)?;
+        let members = json::parse_object(payload).map_err(|error| match error {
+            JsonError::DuplicateMember => Reason::DuplicateMember,
+            JsonError::Syntax | JsonError::TooDeep | JsonError::Nul => Reason::MalformedClaims,
+        })?;
+        for name in ["iss", "sub", "jti", "sid", "azp"] {
+            if members.get(name).is_some_and(|value| !value.is_string()) {
+                return Err(Reason::InvalidClaim(name));
+            }
+        }
+        for name in ["sub", "jti", "sid"] {
+            if members.get(name).and_then(Value::as_str).is_some_and(|id| !is_id(id)) {
+                return Err(Reason::InvalidClaim(name));
+            }
+        }
+        Ok(Claims {
+            raw: raw.to_owned(),
+            audiences: audiences(&members)?,
+            expires_at: time(&members, "exp")?,
+            not_before: time(&members, "nbf")?,
+            issued_at: time(&members, "iat")?,
+            members,
+        })
+    }
+
+    /// Checks everything: [`Claims::validate_identity`], then [`Claims::validate_times`].
+    ///
+    /// `typ` is the header's; `now` is in seconds since 1970, rounded down.
+    pub fn validate(&self, typ: Option<&str>, policy: &Policy, now: i64) -> Result<(), Reason> {
+        self.validate_identity(typ, policy)?;
+        self.validate_times(policy, now)
+    }
+
+    /// Checks what does not change with time: iss, aud, azp, sub, the kind of token, and that `exp` is there.
+    pub fn validate_identity(&self, typ: Option<&str>, policy: &Policy) -> Result<(), Reason> {
+        if self.issuer().ok_or(Reason::MissingClaim("iss"))? != policy.issuer {
+            return Err(Reason::Issuer);
+        }
+        if !policy.audiences.is_empty() {
+            if !self.members.contains_key("aud") {
+                return Err(Reason::MissingClaim("aud"));
+            }
+            if !self.audiences.iter().any(|audience| policy.audiences.contains(audience)) {
+                return Err(Reason::Audience);
+            }
+        }
+        if !policy.authorized_parties.is_empty() {
+            let azp = self.text("azp").ok_or(Reason::MissingClaim("azp"))?;
+            if !policy.authorized_parties.iter().any(|party| party == azp) {
+                return Err(Reason::AuthorizedParty);
+            }
+        }
+        kind::check(typ, &self.members, policy.token_types.as_deref())?;
+        if self.subject().is_none() {
+            return Err(Reason::MissingClaim("sub"));
+        }
+        if policy.require_expiry && self.expires_at.is_none() {
+            return Err(Reason::MissingClaim("exp"));
+        }
+        Ok(())
+    }
+
+    /// Checks `exp`, `nbf` and `iat` against the clock: again at each use of something cached.
+    ///
+    /// A token is good before `exp` and from `nbf` on (RFC 7519 §4.1.4, §4.1.5), each moved by the leeway; `iat` in
+    /// the future means a clock that is wrong, or a forger's.
+    pub fn validate_times(&self, policy: &Policy, now: i64) -> Result<(), Reason> {
+        let leeway = i64::from(policy.leeway);
+        if self.expires_at.is_some_and(|expires_at| now >= expires_at + leeway) {
+            return Err(Reason::Expired);
+        }
+        if self.not_before.is_some_and(|not_before| now < not_before - leeway) {
+            return Err(Reason::NotYetValid);
+        }
+        if self.issued_at.is_some_and(|issued_at| now < issued_at - leeway) {
+            return Err(Reason::IssuedInFuture);
+        }
+        Ok(())
+    }
+
+    /// The payload as it was signed.
+    pub fn raw(&self) -> &str {
+        &self.raw
+    }
+
+    /// The payload's members.
+    pub fn members(&self) -> &Map<String, Value> {
+        &self.members
+    }
+
+    /// `iss`.
+    pub fn issuer(&self) -> Option<&str> {
+        self.text("iss")
+    }
+
+    /// `sub`.
+    pub fn subject(&self) -> Option<&str> {
+        self.text("sub")
+    }
+
+    /// `jti`.
+    pub fn token_id(&self) -> Option<&str> {
+        self.text("jti")
+    }
+
+    /// `aud`, one or several.
+    pub fn audiences(&self) -> &[String] {
+        &self.audiences
+    }
+
+    /// `exp`, in seconds since 1970.
+    pub fn expires_at(&self) -> Option<i64> {
+        self.expires_at
+    }
+
+    /// `nbf`, in seconds since 1970.
+    pub fn not_before(&self) -> Option<i64> {
+        self.not_before
+    }
+
+    /// `iat`, in seconds since 1970.
+    pub fn issued_at(&self) -> Option<i64> {
+        self.issued_at
+    }
+
+    fn text(&self, name: &str) -> Option<&str> {
+        self.members.get(name).and_then(Value::as_str)
+    }
+}
+
+impl fmt::Debug for Claims {
+    /// Shows no claim: they are a person's.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Claims").finish_non_exhaustive()
+    }
+}
+
+/// Whether the text can be an identifier: 1 to 255 characters, no control character, no white space around it (which
+/// someone would trim, making one user of two).
+pub fn is_id(text: &str) -> bool {
+    !text.is_empty()
+        && text.chars().count() <= MAX_ID_CHARS
+        && !text.chars().any(char::is_control)
+        && text.trim() == text
+}
+
+fn time(members: &Map<String, Value>, name: &'static str) -> Result<Option<i64>, Reason> {
+    match members.get(name) {
+        None => Ok(None),
+        Some(value) => match json::integer(value) {
+            Some(seconds @ 0..=MAX_TIME) => Ok(Some(seconds)),
+            _ => Err(Reason::InvalidClaim(name)),
+        },
+    }
+}
+
+/// `aud` is a string, or an array of strings (RFC 7519 §4.1.3).
+fn audiences(members: &Map<String, Value>) -> Result<Vec<String>, Reason> {
+    let text = |value: &Value| value.as_str().map(str::to_owned).ok_or(Reason::InvalidClaim("aud"));
+    match members.get("aud") {
+        None => Ok(Vec::new()),
+        Some(Value::Array(values)) => values.iter().map(text).collect(),
+        Some(value) => Ok(vec![text(value)?]),
+    }
+}

@@ -1,0 +1,131 @@
+//! What kind of token it is: an access token may open a session; an ID, refresh or logout token may not.
+
+use super::header::media_type;
+use super::reason::Reason;
+use serde_json::{Map, Value};
+
+/// Claims in which issuers say what a token is: the product's own tokens (`type`), Cognito (`token_use`),
+/// Keycloak (`typ`).
+const KIND_CLAIMS: [&str; 3] = ["type", "token_use", "typ"];
+
+/// Kinds that are never an access token, unless the issuer's list says otherwise.
+const OTHER_KINDS: [&str; 10] = [
+    "id",
+    "id_token",
+    "refresh",
+    "refresh_token",
+    "offline",
+    "logout",
+    "logout_token",
+    "logout+jwt",
+    "secevent+jwt",
+    "dpop+jwt",
+];
+
+/// Claims that only ID tokens have (OpenID Connect Core §3.1.3.6, §3.3.2.11).
+const ID_TOKEN_CLAIMS: [&str; 2] = ["at_hash", "c_hash"];
+
+/// Checks header `typ` and the claims above against the issuer's list.
+///
+/// Without a list: the header's `typ` must be absent, `JWT` (RFC 7519 §5.1) or `at+jwt` (RFC 9068 §2.1), no claim may
+/// name a kind that is known to be another, and an ID token's own claims are refused. With a list: one of the names
+/// the token bears must be on it; an absent `typ` counts as `JWT`. Case does not matter, nor does `application/`.
+pub fn check(
+    typ: Option<&str>,
+    claims: &Map<String, Value>,
+    token_types: Option<&[String]>,
+) -> Result<(), Reason> {
+    let is_listed = |kind: &str| {
+        token_types.is_some_and(|listed| {
+            listed.iter().any(|listed| media_type(listed).eq_ignore_ascii_case(kind))
+        })
+    };
+    let typ = typ.map_or("JWT", media_type);
+    let is_generic = typ.eq_ignore_ascii_case("JWT") || typ.eq_ignore_ascii_case("at+jwt");
+    if !is_generic && !is_listed(typ) {
+        return Err(Reason::TokenType);
+    }
+    let mut any_listed = is_listed(typ);
+    for name in KIND_CLAIMS {
+        let kind = match claims.get(name) {
+            None | Some(Value::Null) => continue,
+            Some(Value::String(kind)) => media_type(kind),
+            Some(_) => return Err(Reason::TokenType),
+        };
+        if is_listed(kind) {
+            any_listed = true;
+        } else if OTHER_KINDS.iter().any(|other| other.eq_ignore_ascii_case(kind)) {
+            return Err(Reason::TokenType);
+        }
+    }
+    match token_types {
+        Some(_) if any_listed => Ok(()),
+        Some(_) => Err(Reason::TokenType),
+        None if ID_TOKEN_CLAIMS.iter().any(|name| claims.contains_key(*name)) => {
+            Err(Reason::TokenType)
+        }
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn judge(typ: Option<&str>, claims: Value, listed: Option<&[&str]>) -> bool {
+        let listed =
+            listed.map(|listed| listed.iter().map(|kind| (*kind).to_owned()).collect::<Vec<_>>());
+        check(typ, claims.as_object().unwrap(), listed.as_deref()).is_ok()
+    }
+
+    #[test]
+    fn attack_29_an_id_token_is_not_an_access_token() {
+        for claims in [
+            json!({"token_use": "id"}),
+            json!({"typ": "ID"}),
+            json!({"typ": "Refresh"}),
+            json!({"type": "refresh"}),
+            json!({"at_hash": "x"}),
+            json!({"c_hash": "x"}),
+            json!({"type": 1}),
+            json!({"type": ["access"]}),
+        ] {
+            assert!(!judge(Some("JWT"), claims.clone(), None), "{claims}");
+        }
+        for typ in ["logout+jwt", "dpop+jwt", "secevent+jwt", "foo", ""] {
+            assert!(!judge(Some(typ), json!({}), None), "{typ}");
+        }
+    }
+
+    #[test]
+    fn access_tokens_of_the_providers_pass_without_a_list() {
+        for typ in [None, Some("JWT"), Some("jwt"), Some("at+jwt"), Some("application/at+JWT")] {
+            for claims in [
+                json!({}),
+                json!({"type": "access"}),
+                json!({"type": "extension_long_lived"}),
+                json!({"token_use": "access"}),
+                json!({"typ": "Bearer"}),
+                json!({"type": null}),
+            ] {
+                assert!(judge(typ, claims.clone(), None), "{typ:?} {claims}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_list_is_exact() {
+        let listed = Some(&["access", "extension_long_lived"][..]);
+        assert!(judge(Some("JWT"), json!({"type": "access"}), listed));
+        assert!(judge(None, json!({"type": "extension_long_lived"}), listed));
+        assert!(!judge(None, json!({"type": "dashboard"}), listed));
+        assert!(!judge(None, json!({}), listed));
+        assert!(!judge(Some("dpop+jwt"), json!({"type": "access"}), listed));
+        assert!(judge(Some("at+jwt"), json!({"type": "user"}), Some(&["at+jwt"])));
+        assert!(!judge(Some("JWT"), json!({"type": "user"}), Some(&["at+jwt"])));
+        assert!(judge(None, json!({}), Some(&["JWT"])));
+        assert!(!judge(None, json!({"type": "refresh"}), Some(&["JWT"])));
+        assert!(judge(None, json!({"typ": "ID", "at_hash": "x"}), Some(&["ID"])));
+    }
+}

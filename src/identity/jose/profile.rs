@@ -1,0 +1,334 @@
+//! Which claim means what, issuer by issuer.
+//!
+//! Each field has an ordered list of claim paths; the first trimmed, non-empty *string* wins, and anything else is
+//! passed over (the rule of HuleEdu's gateway). An issuer's overrides replace a field's list.
+
+use super::claims::{Claims, is_id};
+use super::clerk;
+use super::reason::Reason;
+use serde_json::{Map, Value};
+use std::fmt;
+
+/// The providers whose tokens we know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Profile {
+    /// Any OpenID Connect provider.
+    Generic,
+    /// Clerk's session tokens, versions 1 and 2.
+    Clerk,
+    /// Auth0's access tokens.
+    Auth0,
+    /// WorkOS AuthKit's access tokens.
+    WorkOs,
+    /// Supabase Auth's access tokens. `user_metadata` is the user's own to edit: never read.
+    Supabase,
+    /// The product's own tokens, with the organization's pool in them.
+    Pooled,
+}
+
+impl Profile {
+    /// Every profile.
+    pub const ALL: [Profile; 6] = [
+        Profile::Generic,
+        Profile::Clerk,
+        Profile::Auth0,
+        Profile::WorkOs,
+        Profile::Supabase,
+        Profile::Pooled,
+    ];
+
+    /// The profile of that name, as `tenancy.add_issuer` takes it.
+    pub fn parse(name: &str) -> Option<Profile> {
+        Profile::ALL.into_iter().find(|profile| profile.name() == name)
+    }
+
+    /// The profile's name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Profile::Generic => "generic",
+            Profile::Clerk => "clerk",
+            Profile::Auth0 => "auth0",
+            Profile::WorkOs => "workos",
+            Profile::Supabase => "supabase",
+            Profile::Pooled => "pooled",
+        }
+    }
+
+    fn paths(self, field: Field) -> &'static [&'static str] {
+        use Field::{
+            Correlation, Org, OrgRole, OrganizationId, Permissions, Pool, Seat, SeatRole, Session,
+            Tenant, User,
+        };
+        use Profile::{Auth0, Clerk, Pooled, Supabase, WorkOs};
+        match (self, field) {
+            (_, User) => &["sub"],
+            (Clerk, Org) => &["org_id"],
+            (Auth0 | WorkOs, Org) => &["org_id"],
+            (Supabase, Org) => &["org_id", "app_metadata.org_id", "app_metadata.organization_id"],
+            (Pooled, Org) => &["clerk_org_id", "org_id", "org"],
+            (_, Org) => &["org_id", "org", "organization_id", "clerk_org_id", "o.id"],
+            (Supabase, Tenant) => &["tenant_id", "tid", "app_metadata.tenant_id"],
+            (_, Tenant) => &["tenant_id", "tid"],
+            (WorkOs, OrgRole) => &["role"],
+            (Supabase, OrgRole) => &["org_role", "app_metadata.org_role"],
+            (Pooled, OrgRole) => &["org_role", "seat_role"],
+            (_, OrgRole) => &["org_role"],
+            (Clerk, Permissions) => &["org_permissions"],
+            (Auth0, Permissions) => &["permissions", "scope"],
+            (Supabase, Permissions) => &["permissions", "app_metadata.permissions"],
+            (_, Permissions) => &["permissions", "org_permissions"],
+            (Supabase | Pooled, Session) => &["session_id", "sid"],
+            (_, Session) => &["sid", "session_id"],
+            (_, Correlation) => &["correlation_id"],
+            (Pooled, Pool) => &["pool"],
+            (Pooled, Seat) => &["seat_id"],
+            (Pooled, SeatRole) => &["seat_role"],
+            (Pooled, OrganizationId) => &["organization_id"],
+            (_, Pool | Seat | SeatRole | OrganizationId) => &[],
+        }
+    }
+}
+
+/// What a token can tell about its bearer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Field {
+    User,
+    Org,
+    Tenant,
+    OrgRole,
+    Permissions,
+    Session,
+    Correlation,
+    Pool,
+    Seat,
+    SeatRole,
+    OrganizationId,
+}
+
+impl Field {
+    const ALL: [Field; 11] = [
+        Field::User,
+        Field::Org,
+        Field::Tenant,
+        Field::OrgRole,
+        Field::Permissions,
+        Field::Session,
+        Field::Correlation,
+        Field::Pool,
+        Field::Seat,
+        Field::SeatRole,
+        Field::OrganizationId,
+    ];
+
+    /// The name in `claim_paths` and in DETAIL.
+    fn name(self) -> &'static str {
+        match self {
+            Field::User => "user",
+            Field::Org => "org",
+            Field::Tenant => "tenant",
+            Field::OrgRole => "org_role",
+            Field::Permissions => "permissions",
+            Field::Session => "session",
+            Field::Correlation => "correlation",
+            Field::Pool => "pool",
+            Field::Seat => "seat",
+            Field::SeatRole => "seat_role",
+            Field::OrganizationId => "organization_id",
+        }
+    }
+}
+
+/// Who a token says its bearer is, in external ids.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Subject {
+    /// The user.
+    pub user: String,
+    /// The organization the user is acting in; None: personal.
+    pub org: Option<String>,
+    /// The tenant, where the token names one.
+    pub tenant: Option<String>,
+    /// The user's role in the organization.
+    pub org_role: Option<String>,
+    /// Permissions, in the token's order.
+    pub permissions: Vec<String>,
+    /// The provider's session.
+    pub session_id: Option<String>,
+    /// The request's correlation id, where the token carries one.
+    pub correlation_id: Option<String>,
+    /// Which pool pays: `organization` or `personal`.
+    pub pool: Option<String>,
+    /// The seat, an internal id as text.
+    pub seat_id: Option<String>,
+    /// The seat's role.
+    pub seat_role: Option<String>,
+    /// The organization's internal id as text.
+    pub organization_id: Option<String>,
+}
+
+/// Overrides that are not `{"field": ["path", …], …}` with known fields.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MappingError {
+    /// The member at fault; empty where the whole is no object.
+    pub field: String,
+}
+
+impl fmt::Display for MappingError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<&str> = Field::ALL.iter().map(|field| field.name()).collect();
+        write!(f, "claim_paths must map each of {} to an array of claim paths", names.join(", "))
+    }
+}
+
+impl std::error::Error for MappingError {}
+
+/// A profile with an issuer's overrides.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mapping {
+    profile: Profile,
+    overrides: Vec<(Field, Vec<String>)>,
+}
+
+impl Mapping {
+    /// A profile as it is, or with overrides: `{"org": ["org_id", "o.id"], "tenant": […], …}`. A single string stands
+    /// for an array of one; an empty array means that the field is never taken from the token.
+    pub fn new(profile: Profile, overrides: Option<&Value>) -> Result<Mapping, MappingError> {
+        let mut mapping = Mapping { profile, overrides: Vec::new() };
+        let members = match overrides {
+            None | Some(Value::Null) => return Ok(mapping),
+            Some(Value::Object(members)) => members,
+            Some(_) => return Err(MappingError { field: String::new() }),
+        };
+        for (name, paths) in members {
+            let error = || MappingError { field: name.clone() };
+            let field =
+                Field::ALL.into_iter().find(|field| field.name() == name).ok_or_else(error)?;
+            let paths = match paths {
+                Value::String(_) => std::slice::from_ref(paths),
+                Value::Array(paths) => paths,
+                _ => return Err(error()),
+            };
+            let paths = paths
+                .iter()
+                .map(|path| {
+                    path.as_str()
+                        .filter(|path| !path.trim().is_empty())
+                        .map(str::to_owned)
+                        .ok_or_else(error)
+                })
+                .collect::<Result<Vec<_>, _>>()?;
+            mapping.overrides.push((field, paths));
+        }
+        Ok(mapping)
+    }
+
+    /// Reads who the bearer is. Only to be believed of claims that were verified and validated.
+    pub fn resolve(&self, claims: &Claims) -> Result<Subject, Reason> {
+        let members = claims.members();
+        let mut subject = Subject {
+            user: self.id(members, Field::User)?.ok_or(Reason::MissingClaim("user"))?,
+            org: self.id(members, Field::Org)?,
+            tenant: self.id(members, Field::Tenant)?,
+            org_role: self.id(members, Field::OrgRole)?,
+            permissions: self.permissions(members),
+            session_id: self.id(members, Field::Session)?,
+            correlation_id: self.id(members, Field::Correlation)?,
+            pool: self.id(members, Field::Pool)?,
+            seat_id: self.id(members, Field::Seat)?,
+            seat_role: self.id(members, Field::SeatRole)?,
+            organization_id: self.id(members, Field::OrganizationId)?,
+        };
+        if self.profile == Profile::Clerk {
+            self.resolve_clerk(members, &mut subject)?;
+        }
+        Ok(subject)
+    }
+
+    /// Version 2 tokens have the organization in `o`, and only there: a template could add an `org_id` of its own.
+    fn resolve_clerk(
+        &self,
+        members: &Map<String, Value>,
+        subject: &mut Subject,
+    ) -> Result<(), Reason> {
+        clerk::check_session(members)?;
+        let is_version_2 = members.get("v").and_then(Value::as_i64) == Some(2);
+        let organization = members.get("o").and_then(Value::as_object);
+        if !is_version_2 && organization.is_none() {
+            return Ok(());
+        }
+        let empty = Map::new();
+        let organization = organization.unwrap_or(&empty);
+        if !self.overrides(Field::Org) {
+            let id = string(organization.get("id"));
+            if id.as_deref().is_some_and(|id| !is_id(id)) {
+                return Err(Reason::InvalidClaim("org"));
+            }
+            subject.org = id;
+        }
+        if !self.overrides(Field::OrgRole) {
+            subject.org_role = clerk::org_role(organization);
+        }
+        if !self.overrides(Field::Permissions) {
+            subject.permissions = clerk::permissions(members, organization);
+        }
+        Ok(())
+    }
+
+    fn overrides(&self, field: Field) -> bool {
+        self.overrides.iter().any(|(own, _)| *own == field)
+    }
+
+    fn first<T>(
+        &self,
+        members: &Map<String, Value>,
+        field: Field,
+        take: impl Fn(&Value) -> Option<T>,
+    ) -> Option<T> {
+        match self.overrides.iter().find(|(own, _)| *own == field) {
+            Some((_, paths)) => paths.iter().find_map(|path| find(members, path, &take)),
+            None => self.profile.paths(field).iter().find_map(|path| find(members, path, &take)),
+        }
+    }
+
+    /// The first non-empty string, trimmed; refused where it is then too long for an id or holds control characters.
+    fn id(&self, members: &Map<String, Value>, field: Field) -> Result<Option<String>, Reason> {
+        match self.first(members, field, |value| string(Some(value))) {
+            Some(id) if !is_id(&id) => Err(Reason::InvalidClaim(field.name())),
+            id => Ok(id),
+        }
+    }
+
+    /// The first array of strings, or the first string of words (RFC 6749 §3.3, `scope`); other elements are skipped.
+    fn permissions(&self, members: &Map<String, Value>) -> Vec<String> {
+        let take = |value: &Value| match value {
+            Value::Array(values) => {
+                Some(values.iter().filter_map(|value| string(Some(value))).collect())
+            }
+            Value::String(words) => Some(words.split_whitespace().map(str::to_owned).collect()),
+            _ => None,
+        };
+        let take =
+            |value: &Value| take(value).filter(|permissions: &Vec<String>| !permissions.is_empty());
+        self.first(members, Field::Permissions, take).unwrap_or_default()
+    }
+}
+
+/// Finds a claim by path: a member of exactly that name first (names of claims may hold dots, and Auth0's are URLs),
+/// then, at each dot, the object before it and the path after it.
+fn find<T>(
+    members: &Map<String, Value>,
+    path: &str,
+    take: &impl Fn(&Value) -> Option<T>,
+) -> Option<T> {
+    if let Some(found) = members.get(path).and_then(take) {
+        return Some(found);
+    }
+    path.match_indices('.').find_map(|(dot, _)| {
+        let inner = members.get(&path[..dot])?.as_object()?;
+        find(inner, &path[dot + 1..], take)
+    })
+}
+
+fn string(value: Option<&Value>) -> Option<String> {
+    let text = value?.as_str()?.trim();
+    (!text.is_empty()).then(|| text.to_owned())
+}
