@@ -21,6 +21,9 @@ extension_sql_file!("../sql/access.sql", name = "access");
 extension_sql_file!("../sql/directory.sql", name = "directory");
 extension_sql_file!("../sql/directory/seats.sql", name = "directory_seats");
 extension_sql_file!("../sql/directory/resolve.sql", name = "directory_resolve");
+extension_sql_file!("../sql/identity/identity.sql", name = "identity");
+extension_sql_file!("../sql/identity/issuers.sql", name = "identity_issuers");
+extension_sql_file!("../sql/identity/revocations.sql", name = "identity_revocations");
 extension_sql_file!("../sql/health.sql", name = "health");
 // Last of all: closes everything above to PUBLIC.
 extension_sql_file!("../sql/finalize.sql", name = "finalize", finalize);

@@ -23,8 +23,5 @@ fn create_extension_puts_everything_into_the_schema_tenancy() {
 fn it_works_without_being_preloaded() {
     let own = Cluster::start(Options { preload: false, ..Options::default() });
     let database = own.empty_database();
-    database
-        .superuser()
-        .batch_execute("CREATE EXTENSION pg_tenancy; DROP EXTENSION pg_tenancy")
-        .unwrap();
+    database.superuser().batch_execute("CREATE EXTENSION pg_tenancy; DROP EXTENSION pg_tenancy").unwrap();
 }

@@ -1,6 +1,185 @@
-//! Who is asking.
+//! Who is asking: tokens verified, identities sealed.
+//!
+//! The rules are plain Rust ([`jose`], [`seal`], [`tenant`]); the tables are read by [`issuers`] and [`verify`]; the
+//! identity itself is kept by [`crate::pg`]. What stands here is the surface, thin.
 
-#[allow(dead_code, unused_imports)] // until the functions over it are there
+mod issuers;
 pub mod jose;
-#[allow(dead_code, unused_imports)] // until the functions over it are there
+mod keys;
+mod master_key;
+mod refusal;
 pub mod seal;
+mod tenant;
+mod verify;
+
+use crate::pg::sql::{self, Arg};
+use crate::pg::{self, Error, Identity, State};
+use jose::Reason;
+use pgrx::iter::TableIterator;
+use pgrx::{JsonB, default, name, pg_extern, search_path};
+use refusal::{Failure, Refusal};
+use tenant::Named;
+
+/// Makes the bearer of a token the transaction's identity and gives the user's external id. Writes nothing.
+///
+/// Errors: PT401 with the reason the token was refused; PT403 where its tenant is not its organization's, or where
+/// the transaction already has another identity; 55000 where tables or master key are missing.
+#[pg_extern(volatile, parallel_unsafe, security_definer)]
+#[search_path(pg_catalog, pg_temp)]
+fn authenticate(token: Option<&str>) -> String {
+    pg::entry(|| {
+        pg::warn_outside_transaction("tenancy.authenticate");
+        let verified = verify::verify(token.filter(|token| !token.is_empty()).ok_or_else(missing_token)?)?;
+        let identity = verified.identity();
+        let user_id = identity.user_id.clone();
+        pg::seal(identity, verified.fingerprint)?;
+        Ok(user_id)
+    })
+}
+
+/// Says whether a token would be taken, why not, and what it claims if it would. Has no side effect.
+#[pg_extern(stable, parallel_restricted, security_definer)]
+#[search_path(pg_catalog, pg_temp)]
+#[allow(clippy::type_complexity)]
+fn verify_token(
+    token: Option<&str>,
+) -> TableIterator<'static, (name!(valid, bool), name!(reason, Option<String>), name!(claims, Option<JsonB>))> {
+    pg::entry(|| {
+        let outcome = match token.filter(|token| !token.is_empty()) {
+            Some(token) => verify::verify(token),
+            None => Err(Refusal::from(Reason::MalformedToken).into()),
+        };
+        let row = match outcome {
+            Ok(verified) => (true, None, Some(JsonB(verified.claims.members().clone().into()))),
+            Err(Failure::Refused(refusal)) => (false, Some(refusal.reason().to_owned()), None),
+            Err(Failure::Fault(error)) => return Err(error),
+        };
+        Ok(TableIterator::once(row))
+    })
+}
+
+/// Makes somebody the transaction's identity without a token: for workers and back offices.
+///
+/// The user need not be registered. Recorded in the audit log, with the login that asked and its reason.
+#[pg_extern(volatile, parallel_unsafe, security_definer)]
+#[search_path(pg_catalog, pg_temp)]
+fn act_as(
+    user_id: Option<&str>,
+    org_id: default!(Option<&str>, "NULL"),
+    tenant_id: default!(Option<&str>, "NULL"),
+    reason: default!(Option<&str>, "NULL"),
+    namespace: default!(&str, "''"),
+) -> String {
+    pg::entry(|| {
+        crate::schema::require_installed()?;
+        pg::warn_outside_transaction("tenancy.act_as");
+        let named = Named {
+            namespace,
+            user: id(user_id, "user_id")?.ok_or_else(|| required("user_id"))?,
+            org: id(org_id, "org_id")?,
+            tenant: id(tenant_id, "tenant_id")?,
+        };
+        let mut identity = verify::resolve(&named)?;
+        identity.source = "act_as".to_owned();
+        identity.correlation_id = Some(uuid::Uuid::now_v7().to_string());
+        let proof = serde_json::json!(["act_as", namespace, named.user, named.org, named.tenant]).to_string();
+        let user = identity.user_id.clone();
+        let record = (identity.tenant_id.clone(), identity.org_id.clone(), identity.correlation_id.clone());
+        pg::seal(identity, verify::sha256(proof.as_bytes()))?;
+        sql::execute(
+            "INSERT INTO tenancy.audit_log (tenant_id, action, user_id, org_id, namespace, reason, correlation_id) \
+             VALUES ($1, 'act_as', $2, $3, $4, $5, $6)",
+            &[
+                record.0.as_str().into(),
+                user.as_str().into(),
+                Arg::Text(record.1.as_deref()),
+                namespace.into(),
+                Arg::Text(reason),
+                Arg::Text(record.2.as_deref()),
+            ],
+        )?;
+        Ok(user)
+    })
+}
+
+/// Leaves the transaction without an identity; true where it had one. It stays bound to the one it had: another is
+/// refused until the transaction ends.
+#[pg_extern(volatile, parallel_unsafe)]
+fn clear_identity() -> bool {
+    pg::entry(|| {
+        let had_one = pg::current_value().is_some();
+        pg::unseal();
+        Ok(had_one)
+    })
+}
+
+/// The verified claims of the token, whole; NULL without a live identity that came from a token.
+#[pg_extern(stable, parallel_safe)]
+fn claims() -> Option<JsonB> {
+    pg::entry(|| Ok(current_claims().map(JsonB)))
+}
+
+/// One verified claim as text; NULL where the token has none of that name.
+#[pg_extern(stable, parallel_safe)]
+fn claim(name: &str) -> Option<String> {
+    pg::entry(|| {
+        Ok(current_claims().and_then(|claims| match claims.get(name)? {
+            serde_json::Value::Null => None,
+            serde_json::Value::String(text) => Some(text.clone()),
+            other => Some(other.to_string()),
+        }))
+    })
+}
+
+/// Whether the identity holds a permission; false without a live identity.
+#[pg_extern(stable, parallel_safe)]
+fn has_permission(permission: &str) -> bool {
+    pg::entry(|| {
+        Ok(pg::current_value().is_some_and(|identity| identity.permissions.iter().any(|own| own == permission)))
+    })
+}
+
+/// The identity's permissions; NULL without a live identity.
+#[pg_extern(name = "_permissions", stable, parallel_safe)]
+fn permissions() -> Option<Vec<String>> {
+    pg::entry(|| Ok(pg::current_value().map(|identity| identity.permissions)))
+}
+
+/// How the identity was established, by which issuer and token; NULL without a live identity.
+#[pg_extern(name = "_provenance", stable, parallel_safe)]
+#[allow(clippy::type_complexity)]
+fn provenance() -> TableIterator<
+    'static,
+    (name!(source, Option<String>), name!(issuer, Option<String>), name!(token_id, Option<String>)),
+> {
+    pg::entry(|| {
+        let rows = pg::current_value().map(|identity| (Some(identity.source), identity.issuer, identity.token_id));
+        Ok(TableIterator::new(rows))
+    })
+}
+
+fn current_claims() -> Option<serde_json::Value> {
+    let identity: Identity = pg::current_value()?;
+    serde_json::from_str(identity.claims?.get()).ok()
+}
+
+fn missing_token() -> Error {
+    Error::new(State::UNAUTHENTICATED, "missing_token", "Not authenticated: there is no token")
+        .hint("Pass the bearer's token, without the word Bearer.")
+}
+
+fn required(parameter: &'static str) -> Error {
+    issuers::invalid(parameter, "invalid_argument", format!("{parameter} must not be NULL"))
+}
+
+/// An external id as an argument: NULL is none, an empty or malformed one is refused.
+fn id<'a>(value: Option<&'a str>, parameter: &'static str) -> pg::Result<Option<&'a str>> {
+    match value {
+        Some(text) if !jose::claims::is_id(text) => Err(issuers::invalid(
+            parameter,
+            "invalid_argument",
+            format!("{parameter} must be 1 to 255 characters without control characters or white space around them"),
+        )),
+        id => Ok(id),
+    }
+}

@@ -91,8 +91,7 @@ impl MasterKey {
         context.update(&key[..]);
         let mut id = KeyId::default();
         id.copy_from_slice(&context.finish().as_ref()[..KEY_ID_BYTES]);
-        let cipher =
-            RandomizedNonceKey::new(&AES_256_GCM, &key[..]).map_err(|_| SealError::Failed)?;
+        let cipher = RandomizedNonceKey::new(&AES_256_GCM, &key[..]).map_err(|_| SealError::Failed)?;
         Ok(MasterKey { cipher, id })
     }
 
@@ -162,11 +161,9 @@ fn decode(content: &[u8]) -> Option<Zeroizing<[u8; MASTER_KEY_BYTES]>> {
         }
         return Some(key);
     }
-    let either_padding =
-        GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
+    let either_padding = GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
     [STANDARD, URL_SAFE].iter().find_map(|alphabet| {
-        let bytes =
-            Zeroizing::new(GeneralPurpose::new(alphabet, either_padding).decode(text).ok()?);
+        let bytes = Zeroizing::new(GeneralPurpose::new(alphabet, either_padding).decode(text).ok()?);
         let mut key = Zeroizing::new([0; MASTER_KEY_BYTES]);
         (bytes.len() == MASTER_KEY_BYTES).then(|| key.copy_from_slice(&bytes))?;
         Some(key)
@@ -223,24 +220,13 @@ mod tests {
         let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
         let padded = base64::engine::general_purpose::STANDARD.encode(&bytes);
         let unpadded = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(&bytes);
-        for text in [
-            hex.clone(),
-            hex.to_uppercase(),
-            format!(" {hex}\n"),
-            padded.clone(),
-            format!("{padded}\r\n"),
-            unpadded,
-        ] {
+        for text in
+            [hex.clone(), hex.to_uppercase(), format!(" {hex}\n"), padded.clone(), format!("{padded}\r\n"), unpadded]
+        {
             assert_eq!(MasterKey::parse(text.as_bytes()).unwrap().id(), key(200).id(), "{text}");
         }
-        for text in
-            ["", "\n", "short", &hex[..63], &format!("{hex}0"), &"zz".repeat(32), &padded[..40]]
-        {
-            assert_eq!(
-                MasterKey::parse(text.as_bytes()).unwrap_err(),
-                SealError::InvalidMasterKey,
-                "{text}"
-            );
+        for text in ["", "\n", "short", &hex[..63], &format!("{hex}0"), &"zz".repeat(32), &padded[..40]] {
+            assert_eq!(MasterKey::parse(text.as_bytes()).unwrap_err(), SealError::InvalidMasterKey, "{text}");
         }
         assert_eq!(MasterKey::parse(&[0; 32]).unwrap_err(), SealError::WeakMasterKey);
         assert_eq!(MasterKey::parse(&[b'0'; 64]).unwrap_err(), SealError::WeakMasterKey);

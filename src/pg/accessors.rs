@@ -17,10 +17,7 @@ static FINFO: pg_sys::Pg_finfo_record = pg_sys::Pg_finfo_record { api_version: 1
 
 /// # Safety
 /// `fcinfo` is what Postgres called the function with.
-unsafe fn answer(
-    fcinfo: pg_sys::FunctionCallInfo,
-    make: impl Fn(&Block) -> Option<pg_sys::Datum>,
-) -> pg_sys::Datum {
+unsafe fn answer(fcinfo: pg_sys::FunctionCallInfo, make: impl Fn(&Block) -> Option<pg_sys::Datum>) -> pg_sys::Datum {
     // SAFETY: fn_extra is ours alone, allocated in the context that outlives this call site.
     unsafe {
         let value = sealed::live().and_then(|block| {
@@ -33,11 +30,7 @@ unsafe fn answer(
                 return (*given).value;
             }
             let memory = pg_sys::MemoryContextSwitchTo((*flinfo).fn_mcxt);
-            let given = if given.is_null() {
-                pg_sys::palloc(size_of::<Given>()).cast::<Given>()
-            } else {
-                given
-            };
+            let given = if given.is_null() { pg_sys::palloc(size_of::<Given>()).cast::<Given>() } else { given };
             given.write(Given { generation: sealed::generation(), value: make(block) });
             pg_sys::MemoryContextSwitchTo(memory);
             (*flinfo).fn_extra = given.cast::<c_void>();
@@ -88,25 +81,14 @@ accessor!(tenancy_org_id, pg_finfo_tenancy_org_id, |b| text(b, Text::OrgId));
 accessor!(tenancy_org_role, pg_finfo_tenancy_org_role, |b| text(b, Text::OrgRole));
 accessor!(tenancy_pool, pg_finfo_tenancy_pool, |b| text(b, Text::Pool));
 accessor!(tenancy_session_id, pg_finfo_tenancy_session_id, |b| text(b, Text::SessionId));
-accessor!(tenancy_correlation_id, pg_finfo_tenancy_correlation_id, |b| text(
-    b,
-    Text::CorrelationId
-));
-accessor!(tenancy_identity_namespace, pg_finfo_tenancy_identity_namespace, |b| text(
-    b,
-    Text::Namespace
-));
+accessor!(tenancy_correlation_id, pg_finfo_tenancy_correlation_id, |b| text(b, Text::CorrelationId));
+accessor!(tenancy_identity_namespace, pg_finfo_tenancy_identity_namespace, |b| text(b, Text::Namespace));
 accessor!(tenancy_user_uuid, pg_finfo_tenancy_user_uuid, |b| uuid(b, Uuid::UserUuid));
-accessor!(tenancy_organization_id, pg_finfo_tenancy_organization_id, |b| uuid(
-    b,
-    Uuid::OrganizationId
-));
+accessor!(tenancy_organization_id, pg_finfo_tenancy_organization_id, |b| uuid(b, Uuid::OrganizationId));
 accessor!(tenancy_seat_id, pg_finfo_tenancy_seat_id, |b| uuid(b, Uuid::SeatId));
 accessor!(tenancy_tenant_uuid, pg_finfo_tenancy_tenant_uuid, |b| uuid(b, Uuid::TenantUuid));
 accessor!(tenancy_org_uuid, pg_finfo_tenancy_org_uuid, |b| uuid(b, Uuid::OrgUuid));
-accessor!(tenancy_tenant_bigint, pg_finfo_tenancy_tenant_bigint, |b| b
-    .tenant_bigint
-    .map(pg_sys::Datum::from));
+accessor!(tenancy_tenant_bigint, pg_finfo_tenancy_tenant_bigint, |b| b.tenant_bigint.map(pg_sys::Datum::from));
 accessor!(tenancy_expires_at, pg_finfo_tenancy_expires_at, |b| {
     (b.expires_at != i64::MAX).then(|| pg_sys::Datum::from(b.expires_at))
 });

@@ -51,11 +51,10 @@ pub(super) fn close_held_by_others(identity: &Identity) {
     let others = HELD.with_borrow_mut(|held| {
         // SAFETY: a lookup by name.
         held.retain(|cursor| unsafe { !portal(&cursor.name).is_null() });
-        let (others, ours) =
-            std::mem::take(held).into_iter().partition(|cursor| match &cursor.owner {
-                Owner::Of(owner) => !owner.same_as(identity),
-                Owner::Pending | Owner::Nobody => false,
-            });
+        let (others, ours) = std::mem::take(held).into_iter().partition(|cursor| match &cursor.owner {
+            Owner::Of(owner) => !owner.same_as(identity),
+            Owner::Pending | Owner::Nobody => false,
+        });
         *held = ours;
         others
     });
@@ -64,10 +63,7 @@ pub(super) fn close_held_by_others(identity: &Identity) {
         // SAFETY: looked up again, and dropped only if nothing runs in it.
         unsafe {
             let portal = portal(&cursor.name);
-            if portal.is_null()
-                || (*portal).portalPinned
-                || (*portal).status == pg_sys::PortalStatus::PORTAL_ACTIVE
-            {
+            if portal.is_null() || (*portal).portalPinned || (*portal).status == pg_sys::PortalStatus::PORTAL_ACTIVE {
                 continue;
             }
             pg_sys::PortalDrop(portal, false);
@@ -119,16 +115,7 @@ unsafe extern "C-unwind" fn watch_declare(
         let name = held_cursor_name(statement);
         match NEXT {
             Some(next) => {
-                next(
-                    statement,
-                    query,
-                    read_only_tree,
-                    context,
-                    params,
-                    environment,
-                    receiver,
-                    completion,
-                );
+                next(statement, query, read_only_tree, context, params, environment, receiver, completion);
             }
             None => standard_ProcessUtility(
                 statement,

@@ -43,10 +43,7 @@ impl State {
     pub const INTERNAL: State = State("XX000");
 
     fn packed(self) -> i32 {
-        self.0
-            .bytes()
-            .rev()
-            .fold(0, |packed, byte| (packed << 6) + ((i32::from(byte) - i32::from(b'0')) & 0x3F))
+        self.0.bytes().rev().fold(0, |packed, byte| (packed << 6) + ((i32::from(byte) - i32::from(b'0')) & 0x3F))
     }
 }
 

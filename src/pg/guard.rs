@@ -5,7 +5,6 @@
 //! name for: a PT402 would arrive as XX000, and a constraint's name not at all. Here the whole
 //! `ErrorData` travels: [`boundary`] carries it through the unwinding, [`entry`] throws it again.
 
-use super::Error;
 use cee_scape::call_with_sigsetjmp;
 use pgrx::pg_sys;
 use std::mem::MaybeUninit;
@@ -51,8 +50,7 @@ pub(super) unsafe fn boundary<T>(call: impl FnOnce() -> T) -> T {
         let memory = pg_sys::CurrentMemoryContext;
         let mut value = MaybeUninit::<T>::uninit();
         let jumped = call_with_sigsetjmp(false, |buffer| {
-            pg_sys::PG_exception_stack =
-                (buffer as *const cee_scape::SigJmpBufFields).cast_mut().cast();
+            pg_sys::PG_exception_stack = (buffer as *const cee_scape::SigJmpBufFields).cast_mut().cast();
             value.write(call());
             0
         });
@@ -87,11 +85,7 @@ pub(super) mod raw {
         pub fn GetCurrentStatementStartTimestamp() -> pg_sys::TimestampTz;
         pub fn SPI_connect() -> c_int;
         pub fn SPI_finish() -> c_int;
-        pub fn SPI_prepare(
-            src: *const c_char,
-            nargs: c_int,
-            argtypes: *mut pg_sys::Oid,
-        ) -> pg_sys::SPIPlanPtr;
+        pub fn SPI_prepare(src: *const c_char, nargs: c_int, argtypes: *mut pg_sys::Oid) -> pg_sys::SPIPlanPtr;
         pub fn SPI_keepplan(plan: pg_sys::SPIPlanPtr) -> c_int;
         pub fn SPI_execute_plan(
             plan: pg_sys::SPIPlanPtr,

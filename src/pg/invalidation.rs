@@ -42,8 +42,7 @@ pub fn watch(table: pg_sys::Oid) {
 
 #[pgrx::pg_guard]
 unsafe extern "C-unwind" fn on_invalidation(_arg: pg_sys::Datum, table: pg_sys::Oid) {
-    let ours =
-        table == pg_sys::InvalidOid || WATCHED.with_borrow(|watched| watched.contains(&table));
+    let ours = table == pg_sys::InvalidOid || WATCHED.with_borrow(|watched| watched.contains(&table));
     if ours {
         EPOCH.fetch_add(1, Relaxed);
     }

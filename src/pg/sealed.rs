@@ -74,10 +74,8 @@ thread_local! {
 }
 
 pub(super) fn define() {
-    let flags = pg_sys::GUC_NO_SHOW_ALL
-        | pg_sys::GUC_NOT_IN_SAMPLE
-        | pg_sys::GUC_DISALLOW_IN_FILE
-        | pg_sys::GUC_SUPERUSER_ONLY;
+    let flags =
+        pg_sys::GUC_NO_SHOW_ALL | pg_sys::GUC_NOT_IN_SAMPLE | pg_sys::GUC_DISALLOW_IN_FILE | pg_sys::GUC_SUPERUSER_ONLY;
     // SAFETY: called once from _PG_init; the strings and hooks live as long as the process.
     unsafe {
         pg_sys::DefineCustomStringVariable(
@@ -112,10 +110,7 @@ impl Block {
         let (offset, length) = self.texts[field as usize];
         // SAFETY: `encode` wrote offset and length within this allocation.
         (offset != 0).then(|| unsafe {
-            std::slice::from_raw_parts(
-                ptr::from_ref(self).cast::<u8>().add(offset as usize),
-                length as usize,
-            )
+            std::slice::from_raw_parts(ptr::from_ref(self).cast::<u8>().add(offset as usize), length as usize)
         })
     }
 
@@ -135,21 +130,15 @@ pub fn current_value() -> Option<Identity> {
 /// Makes `identity` the transaction's identity. `fingerprint` names the proof it came from: the same
 /// proof again is a no-op, another identity is PT403 `identity_already_set`.
 pub fn seal(identity: Identity, fingerprint: [u8; 32]) -> Result<()> {
-    let known =
-        FIRST.with_borrow(|first| first.as_ref().map(|first| first.fingerprint == fingerprint));
+    let known = FIRST.with_borrow(|first| first.as_ref().map(|first| first.fingerprint == fingerprint));
     match known {
         Some(false) => return Err(already_set()),
         Some(true) if !CURRENT.load(Relaxed).is_null() => return Ok(()),
         _ => {}
     }
-    let value =
-        identity.to_value().ok().and_then(|value| CString::new(value).ok()).ok_or_else(|| {
-            Error::new(
-                State::INTERNAL,
-                "identity_not_serialisable",
-                "The identity could not be written down",
-            )
-        })?;
+    let value = identity.to_value().ok().and_then(|value| CString::new(value).ok()).ok_or_else(|| {
+        Error::new(State::INTERNAL, "identity_not_serialisable", "The identity could not be written down")
+    })?;
     cursors::close_held_by_others(&identity);
     set(&value);
     if known.is_none() {
@@ -167,12 +156,8 @@ pub fn unseal() {
 }
 
 fn already_set() -> Error {
-    Error::new(
-        State::FORBIDDEN,
-        "identity_already_set",
-        "This transaction already has another identity",
-    )
-    .hint("An identity is set once per transaction: commit or roll back, then authenticate again.")
+    Error::new(State::FORBIDDEN, "identity_already_set", "This transaction already has another identity")
+        .hint("An identity is set once per transaction: commit or roll back, then authenticate again.")
 }
 
 fn set(value: &CStr) {
@@ -238,8 +223,7 @@ unsafe extern "C-unwind" fn check(
         if !GATE.load(Relaxed) && !pg_sys::InitializingParallelWorker {
             return refuse();
         }
-        let Some(identity) = value.to_str().ok().and_then(|value| Identity::from_value(value).ok())
-        else {
+        let Some(identity) = value.to_str().ok().and_then(|value| Identity::from_value(value).ok()) else {
             return refuse();
         };
         let block = encode(&identity);
@@ -261,10 +245,8 @@ unsafe fn refuse() -> bool {
         pg_sys::GUC_check_errcode(pgrx::PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE as i32);
         pg_sys::GUC_check_errmsg_string =
             pg_sys::pstrdup(c"permission denied to set parameter \"tenancy.identity\"".as_ptr());
-        pg_sys::GUC_check_errdetail_string =
-            pg_sys::pstrdup(c"{\"reason\": \"identity_is_sealed\"}".as_ptr());
-        pg_sys::GUC_check_errhint_string =
-            pg_sys::pstrdup(c"Call tenancy.authenticate(token).".as_ptr());
+        pg_sys::GUC_check_errdetail_string = pg_sys::pstrdup(c"{\"reason\": \"identity_is_sealed\"}".as_ptr());
+        pg_sys::GUC_check_errhint_string = pg_sys::pstrdup(c"Call tenancy.authenticate(token).".as_ptr());
     }
     false
 }
@@ -310,11 +292,7 @@ fn encode(identity: &Identity) -> *mut Block {
             memory.cast::<Block>().write(block);
             for ((offset, length), text) in offsets.into_iter().zip(texts) {
                 if let Some(text) = text {
-                    ptr::copy_nonoverlapping(
-                        text.as_ptr(),
-                        memory.cast::<u8>().add(offset as usize),
-                        length as usize,
-                    );
+                    ptr::copy_nonoverlapping(text.as_ptr(), memory.cast::<u8>().add(offset as usize), length as usize);
                 }
             }
         }

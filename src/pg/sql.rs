@@ -62,9 +62,7 @@ impl Arg<'_> {
         match *self {
             Arg::Text(value) => value.and_then(IntoDatum::into_datum),
             Arg::Texts(value) => value.to_vec().into_datum(),
-            Arg::Uuid(value) => {
-                value.and_then(|uuid| pgrx::Uuid::from_bytes(*uuid.as_bytes()).into_datum())
-            }
+            Arg::Uuid(value) => value.and_then(|uuid| pgrx::Uuid::from_bytes(*uuid.as_bytes()).into_datum()),
             Arg::Bytes(value) => value.and_then(IntoDatum::into_datum),
             Arg::Bool(value) => value.map(Datum::from),
             Arg::Int(value) => value.map(Datum::from),
@@ -128,9 +126,7 @@ pub fn query<T>(
     run(text, args, mode, |count, table| {
         // SAFETY: SPI's table holds `count` tuples until SPI_finish.
         (0..count)
-            .map(|index| unsafe {
-                read(&Row { tuple: *(*table).vals.add(index), description: (*table).tupdesc })
-            })
+            .map(|index| unsafe { read(&Row { tuple: *(*table).vals.add(index), description: (*table).tupdesc }) })
             .collect()
     })
 }
@@ -152,9 +148,8 @@ pub fn execute(text: &'static str, args: &[Arg]) -> Result<u64> {
 
 /// Runs a script of several statements, once: for migrations, whose text comes from the program.
 pub fn script(text: &str) -> Result<()> {
-    let text = CString::new(text).map_err(|_| {
-        Error::new(State::INTERNAL, "nul_in_script", "A script of the extension holds a NUL")
-    })?;
+    let text = CString::new(text)
+        .map_err(|_| Error::new(State::INTERNAL, "nul_in_script", "A script of the extension holds a NUL"))?;
     let source = text.as_ptr();
     // SAFETY: C calls only; the text outlives them.
     let code = unsafe {
@@ -197,8 +192,7 @@ fn run<T>(
             }
             code
         });
-        let result =
-            checked(code).and_then(|_| read(pg_sys::SPI_processed as usize, pg_sys::SPI_tuptable));
+        let result = checked(code).and_then(|_| read(pg_sys::SPI_processed as usize, pg_sys::SPI_tuptable));
         boundary(|| raw::SPI_finish());
         result
     }
@@ -220,9 +214,8 @@ fn plan(text: &'static str, args: &[Arg]) -> Result<pg_sys::SPIPlanPtr> {
     if let Some(plan) = PLANS.with_borrow(|plans| plans.get(&text.as_ptr()).copied()) {
         return Ok(plan);
     }
-    let source = CString::new(text).map_err(|_| {
-        Error::new(State::INTERNAL, "nul_in_statement", "A statement of the extension holds a NUL")
-    })?;
+    let source = CString::new(text)
+        .map_err(|_| Error::new(State::INTERNAL, "nul_in_statement", "A statement of the extension holds a NUL"))?;
     let mut types: Vec<Oid> = args.iter().map(Arg::type_oid).collect();
     let (source, count, types) = (source.as_ptr(), types.len() as i32, types.as_mut_ptr());
     // SAFETY: C calls only; a plan that is kept belongs to the backend and is never freed.
@@ -246,12 +239,19 @@ fn plan(text: &'static str, args: &[Arg]) -> Result<pg_sys::SPIPlanPtr> {
 
 /// The oid of a table of ours, or none where it is not there.
 pub fn table_oid(name: &str) -> Result<Option<Oid>> {
-    let found = query_opt(
-        "SELECT c.oid FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace \
-         WHERE n.nspname OPERATOR(pg_catalog.=) 'tenancy' AND c.relname OPERATOR(pg_catalog.=) $1::pg_catalog.name",
-        &[name.into()],
+    Ok(table_oids(&[name])?.into_iter().next())
+}
+
+/// The oids of those of our tables that are there.
+pub fn table_oids(names: &[&str]) -> Result<Vec<Oid>> {
+    let oids = query(
+        "SELECT c.oid FROM pg_catalog.pg_class c \
+         JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace \
+         WHERE n.nspname OPERATOR(pg_catalog.=) 'tenancy' \
+           AND c.relname OPERATOR(pg_catalog.=) ANY ($1::pg_catalog.name[])",
+        &[Arg::Texts(names)],
         Mode::Read,
         |row| Ok(row.get::<Oid>(1)),
     )?;
-    Ok(found.flatten())
+    Ok(oids.into_iter().flatten().collect())
 }

@@ -40,32 +40,20 @@ pub fn require_installed() -> Result<()> {
 }
 
 fn missing() -> Error {
-    Error::new(
-        State::NOT_READY,
-        "schema_missing",
-        "The tables of pg_tenancy are not installed in this database",
-    )
-    .hint("Run SELECT tenancy.install();")
+    Error::new(State::NOT_READY, "schema_missing", "The tables of pg_tenancy are not installed in this database")
+        .hint("Run SELECT tenancy.install();")
 }
 
 fn behind(reached: i32) -> Error {
-    Error::new(
-        State::NOT_READY,
-        "schema_behind",
-        "The tables of pg_tenancy are older than its functions",
-    )
-    .hint("Run SELECT tenancy.migrate();")
-    .detail("migration", reached)
-    .detail("expected", LATEST)
+    Error::new(State::NOT_READY, "schema_behind", "The tables of pg_tenancy are older than its functions")
+        .hint("Run SELECT tenancy.migrate();")
+        .detail("migration", reached)
+        .detail("expected", LATEST)
 }
 
 fn ahead(reached: i32) -> Error {
-    Error::new(
-        State::NOT_READY,
-        "schema_ahead",
-        "The tables of pg_tenancy are newer than this version of it",
-    )
-    .hint("Install the newer package, reconnect, and run ALTER EXTENSION pg_tenancy UPDATE.")
-    .detail("migration", reached)
-    .detail("expected", LATEST)
+    Error::new(State::NOT_READY, "schema_ahead", "The tables of pg_tenancy are newer than this version of it")
+        .hint("Install the newer package, reconnect, and run ALTER EXTENSION pg_tenancy UPDATE.")
+        .detail("migration", reached)
+        .detail("expected", LATEST)
 }

@@ -21,17 +21,16 @@ impl Migration {
 
 macro_rules! migration {
     ($number:literal, $name:literal, $file:literal) => {
-        Migration {
-            number: $number,
-            name: $name,
-            sql: include_str!(concat!("../../sql/schema/", $file)),
-        }
+        Migration { number: $number, name: $name, sql: include_str!(concat!("../../sql/schema/", $file)) }
     };
 }
 
 /// Every migration; numbers only grow.
-pub const ALL: &[Migration] =
-    &[migration!(0, "base", "0000_base.sql"), migration!(1, "directory", "0001_directory.sql")];
+pub const ALL: &[Migration] = &[
+    migration!(0, "base", "0000_base.sql"),
+    migration!(1, "directory", "0001_directory.sql"),
+    migration!(2, "identity", "0002_identity.sql"),
+];
 
 /// The number of the last migration: what `tenancy.schema_migrations` must have arrived at.
 pub const LATEST: i32 = ALL[ALL.len() - 1].number;
@@ -49,10 +48,8 @@ mod tests {
             .map(|entry| entry.expect("an entry").file_name().into_string().expect("a name"))
             .collect();
         files.sort();
-        let expected: Vec<String> = ALL
-            .iter()
-            .map(|migration| format!("{:04}_{}.sql", migration.number, migration.name))
-            .collect();
+        let expected: Vec<String> =
+            ALL.iter().map(|migration| format!("{:04}_{}.sql", migration.number, migration.name)).collect();
         assert_eq!(files, expected);
     }
 }

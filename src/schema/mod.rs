@@ -21,17 +21,10 @@ fn library_version() -> &'static str {
 #[allow(clippy::type_complexity)]
 fn migrations() -> TableIterator<
     'static,
-    (
-        name!(number, i32),
-        name!(name, &'static str),
-        name!(sql, &'static str),
-        name!(sha256, String),
-    ),
+    (name!(number, i32), name!(name, &'static str), name!(sql, &'static str), name!(sha256, String)),
 > {
     TableIterator::new(
-        migrations::ALL
-            .iter()
-            .map(|migration| (migration.number, migration.name, migration.sql, migration.sha256())),
+        migrations::ALL.iter().map(|migration| (migration.number, migration.name, migration.sql, migration.sha256())),
     )
 }
 

@@ -66,14 +66,9 @@ impl Cluster {
         }
         let conf = data.join("postgresql.conf");
         let text = fs::read_to_string(&conf).expect("initdb writes postgresql.conf");
-        fs::write(&conf, text + &settings(&folder, &options))
-            .expect("postgresql.conf can be written");
-        let cluster = Self {
-            watcher: watch(&folder),
-            folder,
-            template: Mutex::new(false),
-            databases: AtomicU32::new(0),
-        };
+        fs::write(&conf, text + &settings(&folder, &options)).expect("postgresql.conf can be written");
+        let cluster =
+            Self { watcher: watch(&folder), folder, template: Mutex::new(false), databases: AtomicU32::new(0) };
         cluster.resume();
         cluster
     }
@@ -109,8 +104,7 @@ impl Cluster {
     pub fn set(&self, name: &str, value: &str) {
         let conf = self.data().join("postgresql.conf");
         let text = fs::read_to_string(&conf).expect("postgresql.conf can be read");
-        fs::write(&conf, format!("{text}{name} = '{value}'\n"))
-            .expect("postgresql.conf can be written");
+        fs::write(&conf, format!("{text}{name} = '{value}'\n")).expect("postgresql.conf can be written");
     }
 
     /// A fresh database with the extension, its tables, the roles and the issuer of `tokens`.
@@ -214,8 +208,7 @@ fn make_folder() -> PathBuf {
     // Short: a socket's path has at most 107 bytes.
     let name = format!("pgt{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
     let folder = parent.join(name);
-    fs::create_dir(&folder)
-        .unwrap_or_else(|error| panic!("{} cannot be made: {error}", folder.display()));
+    fs::create_dir(&folder).unwrap_or_else(|error| panic!("{} cannot be made: {error}", folder.display()));
     give_to_server(&folder);
     folder
 }
@@ -233,10 +226,7 @@ fn give_to_server(file: &Path) {
     }
     let id = |flag: &str| {
         let output = Command::new("id").args([flag, "postgres"]).output().expect("id runs");
-        String::from_utf8_lossy(&output.stdout)
-            .trim()
-            .parse::<u32>()
-            .expect("the user postgres exists")
+        String::from_utf8_lossy(&output.stdout).trim().parse::<u32>().expect("the user postgres exists")
     };
     chown(file, Some(id("-u")), Some(id("-g"))).expect("root can change an owner");
 }
@@ -247,8 +237,7 @@ fn wrappers() -> PathBuf {
         std::env::var_os("CARGO_TARGET_DIR")
             .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("target"), PathBuf::from)
     };
-    let folder =
-        std::env::var_os("PGT_BIN").map_or_else(|| target().join("pgrx/bin"), PathBuf::from);
+    let folder = std::env::var_os("PGT_BIN").map_or_else(|| target().join("pgrx/bin"), PathBuf::from);
     assert!(folder.join("pg_ctl").exists(), "{} is not set up: run `make test`", folder.display());
     folder
 }
@@ -258,15 +247,9 @@ fn command(program: &str) -> Command {
 }
 
 fn run(program: &str, arguments: &[&str]) {
-    let output = command(program)
-        .args(arguments)
-        .output()
-        .unwrap_or_else(|error| panic!("{program} does not run: {error}"));
-    assert!(
-        output.status.success(),
-        "{program} failed: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    let output =
+        command(program).args(arguments).output().unwrap_or_else(|error| panic!("{program} does not run: {error}"));
+    assert!(output.status.success(), "{program} failed: {}", String::from_utf8_lossy(&output.stderr));
 }
 
 fn path(path: &Path) -> &str {

@@ -9,8 +9,7 @@ use std::sync::{Arc, Mutex};
 const TEMPLATE: &str = "pgt_template";
 
 /// The roles of the tests with the access they are granted.
-const ROLES: [(&str, &str); 4] =
-    [("app", "application"), ("svc", "service"), ("ops", "operator"), ("met", "metrics")];
+const ROLES: [(&str, &str); 4] = [("app", "application"), ("svc", "service"), ("ops", "operator"), ("met", "metrics")];
 
 /// What the server said beside its answers: notices and warnings in the order they came.
 pub type Notices = Arc<Mutex<Vec<DbError>>>;
@@ -35,9 +34,7 @@ impl<'a> Database<'a> {
     fn create(cluster: &'a Cluster, clause: &str) -> Self {
         let name = format!("t{}", cluster.databases.fetch_add(1, Ordering::Relaxed));
         let mut client = connect(cluster, "postgres", "postgres", None);
-        client
-            .batch_execute(&format!("CREATE DATABASE {name} {clause}"))
-            .expect("a database can be made");
+        client.batch_execute(&format!("CREATE DATABASE {name} {clause}")).expect("a database can be made");
         Self { cluster, name }
     }
 
@@ -81,9 +78,7 @@ fn connect(cluster: &Cluster, database: &str, role: &str, notices: Option<Notice
             notices.lock().expect("no test panics while it holds the notices").push(notice);
         }
     });
-    config
-        .connect(NoTls)
-        .unwrap_or_else(|error| panic!("{role} cannot connect to {database}: {error:?}"))
+    config.connect(NoTls).unwrap_or_else(|error| panic!("{role} cannot connect to {database}: {error:?}"))
 }
 
 /// Made once a cluster: cloning it takes a fraction of the time of installing.
@@ -97,21 +92,14 @@ fn make_template(cluster: &Cluster) {
         .batch_execute(&format!("CREATE DATABASE {TEMPLATE}"))
         .expect("a database can be made");
     let mut client = connect(cluster, TEMPLATE, "postgres", None);
-    client
-        .batch_execute("CREATE EXTENSION pg_tenancy; SELECT tenancy.install();")
-        .expect("the extension installs");
+    client.batch_execute("CREATE EXTENSION pg_tenancy; SELECT tenancy.install();").expect("the extension installs");
     for (role, access) in ROLES {
         client
-            .batch_execute(&format!(
-                "CREATE ROLE {role} LOGIN; SELECT tenancy.grant_access('{role}', '{access}');"
-            ))
+            .batch_execute(&format!("CREATE ROLE {role} LOGIN; SELECT tenancy.grant_access('{role}', '{access}');"))
             .expect("access can be granted");
     }
     client
-        .execute(
-            "SELECT tenancy.add_issuer(issuer => $1, audiences => ARRAY[$2::text])",
-            &[&ISSUER, &AUDIENCE],
-        )
+        .execute("SELECT tenancy.add_issuer(issuer => $1, audiences => ARRAY[$2::text])", &[&ISSUER, &AUDIENCE])
         .expect("an issuer can be added");
     client
         .execute("SELECT tenancy.add_secret($1, $2, 'HS256', $3)", &[&ISSUER, &KEY_ID, &SECRET])

@@ -6,25 +6,15 @@ use std::fmt::Debug;
 
 /// The error the extension raised: this SQLSTATE, a DETAIL that is JSON with this reason, and a HINT.
 #[track_caller]
-pub fn refused<T: Debug>(
-    result: Result<T, postgres::Error>,
-    sqlstate: &str,
-    reason: &str,
-) -> DbError {
+pub fn refused<T: Debug>(result: Result<T, postgres::Error>, sqlstate: &str, reason: &str) -> DbError {
     let error = fails_with(result, sqlstate);
     let detail: Value = error
         .detail()
         .and_then(|detail| serde_json::from_str(detail).ok())
         .unwrap_or_else(|| panic!("DETAIL is not JSON: {error:?}"));
     assert_eq!(detail["reason"], reason, "the reason differs: {error:?}");
-    assert!(
-        error.hint().is_some_and(|hint| !hint.trim().is_empty()),
-        "there is no HINT: {error:?}"
-    );
-    assert!(
-        !error.message().is_empty() && error.message().len() < 200,
-        "the message is not short: {error:?}"
-    );
+    assert!(error.hint().is_some_and(|hint| !hint.trim().is_empty()), "there is no HINT: {error:?}");
+    assert!(!error.message().is_empty() && error.message().len() < 200, "the message is not short: {error:?}");
     error
 }
 
@@ -35,8 +25,7 @@ pub fn fails_with<T: Debug>(result: Result<T, postgres::Error>, sqlstate: &str) 
         Ok(value) => panic!("expected SQLSTATE {sqlstate}, but it succeeded: {value:?}"),
         Err(error) => error,
     };
-    let error =
-        error.as_db_error().unwrap_or_else(|| panic!("not an error of the server: {error:?}"));
+    let error = error.as_db_error().unwrap_or_else(|| panic!("not an error of the server: {error:?}"));
     assert_eq!(error.code().code(), sqlstate, "the SQLSTATE differs: {error:?}");
     error.clone()
 }

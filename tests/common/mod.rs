@@ -41,9 +41,6 @@ pub fn in_parallel<T: Send>(count: usize, work: impl Fn(usize) -> T + Sync) -> V
                 })
             })
             .collect();
-        threads
-            .into_iter()
-            .map(|thread| thread.join().expect("a parallel session panicked"))
-            .collect()
+        threads.into_iter().map(|thread| thread.join().expect("a parallel session panicked")).collect()
     })
 }

@@ -25,9 +25,7 @@ impl Token {
     /// A token of the harness's issuer for this subject, without an organization.
     pub fn for_user(user_id: &str) -> Self {
         let now = now();
-        let Value::Object(header) = json!({"alg": "HS256", "typ": "JWT", "kid": KEY_ID}) else {
-            unreachable!()
-        };
+        let Value::Object(header) = json!({"alg": "HS256", "typ": "JWT", "kid": KEY_ID}) else { unreachable!() };
         let Value::Object(claims) =
             json!({"iss": ISSUER, "aud": AUDIENCE, "sub": user_id, "iat": now, "exp": now + 3600})
         else {

@@ -68,10 +68,7 @@ impl Algorithm {
         if name.eq_ignore_ascii_case("none") {
             return Err(Reason::AlgorithmNone);
         }
-        Algorithm::ALL
-            .into_iter()
-            .find(|algorithm| algorithm.name() == name)
-            .ok_or(Reason::UnknownAlgorithm)
+        Algorithm::ALL.into_iter().find(|algorithm| algorithm.name() == name).ok_or(Reason::UnknownAlgorithm)
     }
 
     /// The name as it stands in `alg`.

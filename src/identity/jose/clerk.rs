@@ -70,8 +70,7 @@ mod tests {
 
     #[test]
     fn only_the_organizations_features_count_and_they_alone_have_numbers() {
-        let expected =
-            ["org:repos:read", "org:repos:create", "org:projects:read", "org:projects:update"];
+        let expected = ["org:repos:read", "org:repos:create", "org:projects:read", "org:projects:update"];
         assert_eq!(decode("o:repos,uo:projects,u:border", "read,create,update", "3,5"), expected);
         assert_eq!(decode("u:border,o:repos,ou:projects", "read,create,update", "3,5"), expected);
         assert!(decode("u:a,u:b", "read", "1,1").is_empty());

@@ -31,9 +31,7 @@ pub enum JsonError {
 pub fn parse(text: &[u8]) -> Result<Value, JsonError> {
     let refused = Cell::new(JsonError::Syntax);
     let mut deserializer = serde_json::Deserializer::from_slice(text);
-    let value = Strict { depth: 0, refused: &refused }
-        .deserialize(&mut deserializer)
-        .map_err(|_| refused.get())?;
+    let value = Strict { depth: 0, refused: &refused }.deserialize(&mut deserializer).map_err(|_| refused.get())?;
     deserializer.end().map_err(|_| JsonError::Syntax)?;
     Ok(value)
 }
@@ -142,8 +140,7 @@ mod tests {
 
     #[test]
     fn attack_26_duplicate_members_are_refused_at_every_depth() {
-        for text in [r#"{"a":1,"a":1}"#, r#"{"a":1,"\u0061":2}"#, r#"[{"b":{"a":1,"c":2,"a":3}}]"#]
-        {
+        for text in [r#"{"a":1,"a":1}"#, r#"{"a":1,"\u0061":2}"#, r#"[{"b":{"a":1,"c":2,"a":3}}]"#] {
             assert_eq!(parse(text.as_bytes()), Err(JsonError::DuplicateMember), "{text}");
         }
         assert!(parse(br#"{"a":{"a":1},"A":2}"#).is_ok());
@@ -151,16 +148,7 @@ mod tests {
 
     #[test]
     fn only_integers_are_integers() {
-        for text in [
-            "1.0",
-            "1e3",
-            "-0",
-            "18446744073709551616",
-            "9223372036854775808",
-            "\"1\"",
-            "true",
-            "null",
-        ] {
+        for text in ["1.0", "1e3", "-0", "18446744073709551616", "9223372036854775808", "\"1\"", "true", "null"] {
             assert_eq!(integer(&parse(text.as_bytes()).unwrap()), None, "{text}");
         }
         assert_eq!(integer(&parse(b"-9223372036854775808").unwrap()), Some(i64::MIN));

@@ -20,10 +20,7 @@ impl KeySet {
     /// weak or malformed keys, duplicate ids, and symmetric keys beside public ones are refused.
     pub fn parse(value: &Value) -> Result<KeySet, KeyReason> {
         let members = value.get("keys").and_then(Value::as_array).ok_or(KeyReason::InvalidJwk)?;
-        let symmetric = members
-            .iter()
-            .filter(|member| member.get("kty").is_some_and(|kty| kty == "oct"))
-            .count();
+        let symmetric = members.iter().filter(|member| member.get("kty").is_some_and(|kty| kty == "oct")).count();
         if symmetric != 0 && symmetric != members.len() {
             return Err(KeyReason::MixedKeySet);
         }
@@ -35,11 +32,7 @@ impl KeySet {
         for member in members {
             match Key::from_jwk(member) {
                 Ok(key) => set.keys.push(key),
-                Err(
-                    reason @ (KeyReason::UnsupportedKey
-                    | KeyReason::UnsupportedAlgorithm
-                    | KeyReason::WrongUse),
-                ) => {
+                Err(reason @ (KeyReason::UnsupportedKey | KeyReason::UnsupportedAlgorithm | KeyReason::WrongUse)) => {
                     let kid = member.get("kid").and_then(Value::as_str).map(str::to_owned);
                     set.skipped.push((kid, reason));
                 }
@@ -86,12 +79,8 @@ mod tests {
         let set = parse(&[enc, ed("a"), unknown]).unwrap();
         assert_eq!(set.keys.len(), 1);
         assert!(set.key("a").is_some() && set.key("enc").is_none());
-        let reasons: Vec<_> =
-            set.skipped.iter().map(|(kid, reason)| (kid.as_deref(), *reason)).collect();
-        assert_eq!(
-            reasons,
-            [(Some("enc"), KeyReason::WrongUse), (Some("future"), KeyReason::UnsupportedKey)]
-        );
+        let reasons: Vec<_> = set.skipped.iter().map(|(kid, reason)| (kid.as_deref(), *reason)).collect();
+        assert_eq!(reasons, [(Some("enc"), KeyReason::WrongUse), (Some("future"), KeyReason::UnsupportedKey)]);
     }
 
     #[test]

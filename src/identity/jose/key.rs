@@ -32,11 +32,7 @@ impl Key {
     /// Makes a key from a shared secret, for exactly one algorithm of HS256, HS384, HS512.
     ///
     /// Refuses a secret shorter than the hash's output (RFC 7518 §3.2) as `weak_key`.
-    pub fn from_secret(
-        kid: Option<&str>,
-        algorithm: Algorithm,
-        secret: &[u8],
-    ) -> Result<Key, KeyReason> {
+    pub fn from_secret(kid: Option<&str>, algorithm: Algorithm, secret: &[u8]) -> Result<Key, KeyReason> {
         if kid.is_some_and(|kid| !super::header::is_kid(kid)) {
             return Err(KeyReason::InvalidKid);
         }
@@ -45,11 +41,7 @@ impl Key {
         Key::new(kid.map(str::to_owned), &algorithms, &material)
     }
 
-    fn new(
-        kid: Option<String>,
-        algorithms: &[Algorithm],
-        material: &Material,
-    ) -> Result<Key, KeyReason> {
+    fn new(kid: Option<String>, algorithms: &[Algorithm], material: &Material) -> Result<Key, KeyReason> {
         check_mathematics(material)?;
         let decoding = decoding_key(material);
         let verifiers = algorithms
@@ -105,25 +97,13 @@ impl Key {
     ///
     /// Refuses with `algorithm_mismatch` where the header's `alg` is not the key's, `invalid_signature` otherwise.
     pub fn verify(&self, token: &Token<'_>) -> Result<(), Reason> {
-        self.verify_signature(
-            token.header().algorithm,
-            token.signing_input().as_bytes(),
-            token.signature(),
-        )
+        self.verify_signature(token.header().algorithm, token.signing_input().as_bytes(), token.signature())
     }
 
     /// Verifies a raw signature, as JWS has it: ECDSA is r ‖ s of fixed length (RFC 7518 §3.4), never DER.
-    pub fn verify_signature(
-        &self,
-        algorithm: Algorithm,
-        input: &[u8],
-        signature: &Vec<u8>,
-    ) -> Result<(), Reason> {
-        let (_, verifier) = self
-            .verifiers
-            .iter()
-            .find(|(own, _)| *own == algorithm)
-            .ok_or(Reason::AlgorithmMismatch)?;
+    pub fn verify_signature(&self, algorithm: Algorithm, input: &[u8], signature: &Vec<u8>) -> Result<(), Reason> {
+        let (_, verifier) =
+            self.verifiers.iter().find(|(own, _)| *own == algorithm).ok_or(Reason::AlgorithmMismatch)?;
         if !has_plausible_form(algorithm, signature) {
             return Err(Reason::InvalidSignature);
         }
@@ -134,10 +114,7 @@ impl Key {
 impl fmt::Debug for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let algorithms: Vec<Algorithm> = self.algorithms().collect();
-        f.debug_struct("Key")
-            .field("kid", &self.kid)
-            .field("algorithms", &algorithms)
-            .finish_non_exhaustive()
+        f.debug_struct("Key").field("kid", &self.kid).field("algorithms", &algorithms).finish_non_exhaustive()
     }
 }
 
@@ -149,9 +126,7 @@ fn has_plausible_form(algorithm: Algorithm, signature: &[u8]) -> bool {
         Family::Ed => signature.len() == 64,
         Family::Ec => {
             let half = algorithm.hash_bytes();
-            signature.len() == 2 * half
-                && !is_zero(&signature[..half])
-                && !is_zero(&signature[half..])
+            signature.len() == 2 * half && !is_zero(&signature[..half]) && !is_zero(&signature[half..])
         }
         Family::Rsa => signature.len() >= super::rsa::MIN_MODULUS_BITS / 8,
     }
@@ -161,9 +136,9 @@ fn has_plausible_form(algorithm: Algorithm, signature: &[u8]) -> bool {
 fn check_mathematics(material: &Material) -> Result<(), KeyReason> {
     let is_key = match material {
         Material::Secret(_) => true,
-        Material::Rsa { n, e } => RsaPublicKeyComponents { n, e }
-            .to_parsed_public_key(&signature::RSA_PKCS1_2048_8192_SHA256)
-            .is_ok(),
+        Material::Rsa { n, e } => {
+            RsaPublicKeyComponents { n, e }.to_parsed_public_key(&signature::RSA_PKCS1_2048_8192_SHA256).is_ok()
+        }
         Material::Ec { curve: Curve::P256, point } => {
             ParsedPublicKey::new(&signature::ECDSA_P256_SHA256_FIXED, point).is_ok()
         }

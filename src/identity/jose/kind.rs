@@ -30,15 +30,9 @@ const ID_TOKEN_CLAIMS: [&str; 2] = ["at_hash", "c_hash"];
 /// Without a list: the header's `typ` must be absent, `JWT` (RFC 7519 §5.1) or `at+jwt` (RFC 9068 §2.1), no claim may
 /// name a kind that is known to be another, and an ID token's own claims are refused. With a list: one of the names
 /// the token bears must be on it; an absent `typ` counts as `JWT`. Case does not matter, nor does `application/`.
-pub fn check(
-    typ: Option<&str>,
-    claims: &Map<String, Value>,
-    token_types: Option<&[String]>,
-) -> Result<(), Reason> {
+pub fn check(typ: Option<&str>, claims: &Map<String, Value>, token_types: Option<&[String]>) -> Result<(), Reason> {
     let is_listed = |kind: &str| {
-        token_types.is_some_and(|listed| {
-            listed.iter().any(|listed| media_type(listed).eq_ignore_ascii_case(kind))
-        })
+        token_types.is_some_and(|listed| listed.iter().any(|listed| media_type(listed).eq_ignore_ascii_case(kind)))
     };
     let typ = typ.map_or("JWT", media_type);
     let is_generic = typ.eq_ignore_ascii_case("JWT") || typ.eq_ignore_ascii_case("at+jwt");
@@ -61,9 +55,7 @@ pub fn check(
     match token_types {
         Some(_) if any_listed => Ok(()),
         Some(_) => Err(Reason::TokenType),
-        None if ID_TOKEN_CLAIMS.iter().any(|name| claims.contains_key(*name)) => {
-            Err(Reason::TokenType)
-        }
+        None if ID_TOKEN_CLAIMS.iter().any(|name| claims.contains_key(*name)) => Err(Reason::TokenType),
         None => Ok(()),
     }
 }
@@ -74,8 +66,7 @@ mod tests {
     use serde_json::json;
 
     fn judge(typ: Option<&str>, claims: Value, listed: Option<&[&str]>) -> bool {
-        let listed =
-            listed.map(|listed| listed.iter().map(|kind| (*kind).to_owned()).collect::<Vec<_>>());
+        let listed = listed.map(|listed| listed.iter().map(|kind| (*kind).to_owned()).collect::<Vec<_>>());
         check(typ, claims.as_object().unwrap(), listed.as_deref()).is_ok()
     }
 

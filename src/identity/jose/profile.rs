@@ -28,14 +28,8 @@ pub enum Profile {
 
 impl Profile {
     /// Every profile.
-    pub const ALL: [Profile; 6] = [
-        Profile::Generic,
-        Profile::Clerk,
-        Profile::Auth0,
-        Profile::WorkOs,
-        Profile::Supabase,
-        Profile::Pooled,
-    ];
+    pub const ALL: [Profile; 6] =
+        [Profile::Generic, Profile::Clerk, Profile::Auth0, Profile::WorkOs, Profile::Supabase, Profile::Pooled];
 
     /// The profile of that name, as `tenancy.add_issuer` takes it.
     pub fn parse(name: &str) -> Option<Profile> {
@@ -56,8 +50,7 @@ impl Profile {
 
     fn paths(self, field: Field) -> &'static [&'static str] {
         use Field::{
-            Correlation, Org, OrgRole, OrganizationId, Permissions, Pool, Seat, SeatRole, Session,
-            Tenant, User,
+            Correlation, Org, OrgRole, OrganizationId, Permissions, Pool, Seat, SeatRole, Session, Tenant, User,
         };
         use Profile::{Auth0, Clerk, Pooled, Supabase, WorkOs};
         match (self, field) {
@@ -200,8 +193,7 @@ impl Mapping {
         };
         for (name, paths) in members {
             let error = || MappingError { field: name.clone() };
-            let field =
-                Field::ALL.into_iter().find(|field| field.name() == name).ok_or_else(error)?;
+            let field = Field::ALL.into_iter().find(|field| field.name() == name).ok_or_else(error)?;
             let paths = match paths {
                 Value::String(_) => std::slice::from_ref(paths),
                 Value::Array(paths) => paths,
@@ -209,12 +201,7 @@ impl Mapping {
             };
             let paths = paths
                 .iter()
-                .map(|path| {
-                    path.as_str()
-                        .filter(|path| !path.trim().is_empty())
-                        .map(str::to_owned)
-                        .ok_or_else(error)
-                })
+                .map(|path| path.as_str().filter(|path| !path.trim().is_empty()).map(str::to_owned).ok_or_else(error))
                 .collect::<Result<Vec<_>, _>>()?;
             mapping.overrides.push((field, paths));
         }
@@ -244,11 +231,7 @@ impl Mapping {
     }
 
     /// Version 2 tokens have the organization in `o`, and only there: a template could add an `org_id` of its own.
-    fn resolve_clerk(
-        &self,
-        members: &Map<String, Value>,
-        subject: &mut Subject,
-    ) -> Result<(), Reason> {
+    fn resolve_clerk(&self, members: &Map<String, Value>, subject: &mut Subject) -> Result<(), Reason> {
         clerk::check_session(members)?;
         let is_version_2 = members.get("v").and_then(Value::as_i64) == Some(2);
         let organization = members.get("o").and_then(Value::as_object);
@@ -277,12 +260,7 @@ impl Mapping {
         self.overrides.iter().any(|(own, _)| *own == field)
     }
 
-    fn first<T>(
-        &self,
-        members: &Map<String, Value>,
-        field: Field,
-        take: impl Fn(&Value) -> Option<T>,
-    ) -> Option<T> {
+    fn first<T>(&self, members: &Map<String, Value>, field: Field, take: impl Fn(&Value) -> Option<T>) -> Option<T> {
         match self.overrides.iter().find(|(own, _)| *own == field) {
             Some((_, paths)) => paths.iter().find_map(|path| find(members, path, &take)),
             None => self.profile.paths(field).iter().find_map(|path| find(members, path, &take)),
@@ -300,25 +278,18 @@ impl Mapping {
     /// The first array of strings, or the first string of words (RFC 6749 §3.3, `scope`); other elements are skipped.
     fn permissions(&self, members: &Map<String, Value>) -> Vec<String> {
         let take = |value: &Value| match value {
-            Value::Array(values) => {
-                Some(values.iter().filter_map(|value| string(Some(value))).collect())
-            }
+            Value::Array(values) => Some(values.iter().filter_map(|value| string(Some(value))).collect()),
             Value::String(words) => Some(words.split_whitespace().map(str::to_owned).collect()),
             _ => None,
         };
-        let take =
-            |value: &Value| take(value).filter(|permissions: &Vec<String>| !permissions.is_empty());
+        let take = |value: &Value| take(value).filter(|permissions: &Vec<String>| !permissions.is_empty());
         self.first(members, Field::Permissions, take).unwrap_or_default()
     }
 }
 
 /// Finds a claim by path: a member of exactly that name first (names of claims may hold dots, and Auth0's are URLs),
 /// then, at each dot, the object before it and the path after it.
-fn find<T>(
-    members: &Map<String, Value>,
-    path: &str,
-    take: &impl Fn(&Value) -> Option<T>,
-) -> Option<T> {
+fn find<T>(members: &Map<String, Value>, path: &str, take: &impl Fn(&Value) -> Option<T>) -> Option<T> {
     if let Some(found) = members.get(path).and_then(take) {
         return Some(found);
     }

@@ -108,25 +108,15 @@ impl fmt::Display for Reason {
         match self {
             Reason::TokenTooLarge => f.write_str("the token is larger than 8 KiB"),
             Reason::MalformedToken => f.write_str("the token is not a compact JWS of three parts"),
-            Reason::MalformedBase64 => {
-                f.write_str("a part of the token is not canonical base64url")
-            }
-            Reason::MalformedHeader => {
-                f.write_str("the token's header is not what RFC 7515 asks for")
-            }
-            Reason::MalformedClaims => {
-                f.write_str("the token's payload is not a usable JSON object")
-            }
+            Reason::MalformedBase64 => f.write_str("a part of the token is not canonical base64url"),
+            Reason::MalformedHeader => f.write_str("the token's header is not what RFC 7515 asks for"),
+            Reason::MalformedClaims => f.write_str("the token's payload is not a usable JSON object"),
             Reason::DuplicateMember => f.write_str("the token names a JSON member twice"),
-            Reason::UnsupportedHeader => {
-                f.write_str("the token's header asks for an unsupported extension")
-            }
+            Reason::UnsupportedHeader => f.write_str("the token's header asks for an unsupported extension"),
             Reason::EmbeddedKey => f.write_str("the token brings its own key"),
             Reason::AlgorithmNone => f.write_str("the token is not signed"),
             Reason::UnknownAlgorithm => f.write_str("the token's algorithm is not supported"),
-            Reason::InvalidKid => {
-                f.write_str("the token's key id is not a printable string of 1 to 255 bytes")
-            }
+            Reason::InvalidKid => f.write_str("the token's key id is not a printable string of 1 to 255 bytes"),
             Reason::MissingSignature => f.write_str("the token has no signature"),
             Reason::AlgorithmMismatch => f.write_str("the token's algorithm is not its key's"),
             Reason::InvalidSignature => f.write_str("the token's signature is not valid"),
@@ -207,9 +197,7 @@ impl fmt::Display for KeyReason {
         f.write_str(match self {
             KeyReason::InvalidJwk => "the key is not a JWK",
             KeyReason::UnsupportedKey => "the key is of an unsupported type or curve",
-            KeyReason::UnsupportedAlgorithm => {
-                "the key's algorithm is not a supported one for this type of key"
-            }
+            KeyReason::UnsupportedAlgorithm => "the key's algorithm is not a supported one for this type of key",
             KeyReason::WrongUse => "the key is not for verifying signatures",
             KeyReason::InvalidKid => "the key id is not a printable string of 1 to 255 bytes",
             KeyReason::PrivateKey => "the key holds its private part",

@@ -40,8 +40,8 @@ pub fn check(n: &[u8], e: &[u8]) -> Result<(), KeyReason> {
 /// An honest modulus passes for one with a probability below 2⁻²⁷.
 fn has_roca_fingerprint(n: &[u8]) -> bool {
     const PRIMES: [u32; 38] = [
-        3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53, 59, 61, 67, 71, 73, 79, 83, 89,
-        97, 101, 103, 107, 109, 113, 127, 131, 137, 139, 149, 151, 157, 163, 167,
+        3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53, 59, 61, 67, 71, 73, 79, 83, 89, 97, 101, 103, 107,
+        109, 113, 127, 131, 137, 139, 149, 151, 157, 163, 167,
     ];
     PRIMES.iter().all(|&prime| {
         let residue = n.iter().fold(0, |rest, &byte| (rest * 256 + u32::from(byte)) % prime);

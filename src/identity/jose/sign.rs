@@ -31,11 +31,7 @@ impl std::error::Error for SignError {}
 
 impl SigningKey {
     /// Makes a signing key from a shared secret, for HS256, HS384 or HS512.
-    pub fn from_secret(
-        kid: &str,
-        algorithm: Algorithm,
-        secret: &[u8],
-    ) -> Result<SigningKey, KeyReason> {
+    pub fn from_secret(kid: &str, algorithm: Algorithm, secret: &[u8]) -> Result<SigningKey, KeyReason> {
         Key::from_secret(Some(kid), algorithm, secret)?;
         SigningKey::new(kid, algorithm, &EncodingKey::from_secret(secret))
     }
@@ -52,15 +48,13 @@ impl SigningKey {
     }
 
     fn new(kid: &str, algorithm: Algorithm, key: &EncodingKey) -> Result<SigningKey, KeyReason> {
-        let signer = (DEFAULT_PROVIDER.signer_factory)(&algorithm.backend(), key)
-            .map_err(|_| KeyReason::InvalidKey)?;
+        let signer = (DEFAULT_PROVIDER.signer_factory)(&algorithm.backend(), key).map_err(|_| KeyReason::InvalidKey)?;
         Ok(SigningKey { algorithm, kid: kid.to_owned(), signer })
     }
 
     /// Signs claims (a JSON object as text) as a compact JWS with `alg`, `typ` and `kid` in its header.
     pub fn sign(&self, claims: &str) -> Result<String, SignError> {
-        let header =
-            json!({"alg": self.algorithm.name(), "typ": "JWT", "kid": self.kid}).to_string();
+        let header = json!({"alg": self.algorithm.name(), "typ": "JWT", "kid": self.kid}).to_string();
         let mut token = base64url::encode(header.as_bytes());
         token.push('.');
         token.push_str(&base64url::encode(claims.as_bytes()));

@@ -39,12 +39,7 @@ impl<'a> Token<'a> {
             return Err(Reason::MissingSignature);
         }
         let signing_input = &text[..text.len() - signature.len() - 1];
-        Ok(Token {
-            header,
-            signing_input,
-            payload: decode(payload)?,
-            signature: decode(signature)?,
-        })
+        Ok(Token { header, signing_input, payload: decode(payload)?, signature: decode(signature)? })
     }
 
     /// The header.

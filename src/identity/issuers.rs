@@ -1,0 +1,271 @@
+//! The issuers and their keys, as this backend knows them: read from the tables once an epoch.
+
+use super::jose::{Algorithm, Key, Mapping, Policy, Profile};
+use super::master_key::KeyRing;
+use super::refusal::{Failure, Refusal};
+use crate::pg::sql::{self, Mode, Row};
+use crate::pg::{self, Error, Result, State};
+use serde_json::Value;
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::Rc;
+
+/// More entries than this and a cache starts anew: a storm of unknown ids must not fill the memory.
+const MAX_ENTRIES: usize = 1024;
+
+/// An issuer's configuration.
+pub struct Issuer {
+    /// What its tokens must satisfy.
+    pub policy: Policy,
+    /// How its claims are read.
+    pub mapping: Mapping,
+    /// Where its subjects and organizations live.
+    pub namespace: String,
+    algorithms: Option<Vec<Algorithm>>,
+}
+
+/// A key of an issuer, not retired, with its window in microseconds since 2000-01-01.
+struct IssuerKey {
+    key: Key,
+    not_before: Option<i64>,
+    not_after: Option<i64>,
+}
+
+impl IssuerKey {
+    fn is_usable(&self, now: i64) -> bool {
+        self.not_before.is_none_or(|not_before| not_before <= now)
+            && self.not_after.is_none_or(|not_after| now < not_after)
+    }
+}
+
+#[derive(Default)]
+struct Cache {
+    epoch: u64,
+    issuers: HashMap<String, Option<Rc<Issuer>>>,
+    /// By issuer and kid; a kid of none holds every key of the issuer.
+    keys: HashMap<(String, Option<String>), Rc<Vec<IssuerKey>>>,
+}
+
+thread_local! {
+    static CACHE: RefCell<Cache> = RefCell::default();
+}
+
+/// The issuer of that name.
+pub fn find(name: &str) -> std::result::Result<Rc<Issuer>, Failure> {
+    let epoch = pg::epoch();
+    let known = CACHE.with_borrow_mut(|cache| {
+        cache.start(epoch);
+        cache.issuers.get(name).cloned()
+    });
+    let issuer = match known {
+        Some(issuer) => issuer,
+        None => {
+            let issuer = load_issuer(name)?.map(Rc::new);
+            CACHE.with_borrow_mut(|cache| cache.keep_issuer(epoch, name, &issuer));
+            issuer
+        }
+    };
+    issuer.ok_or(Failure::Refused(Refusal::UnknownIssuer))
+}
+
+impl Issuer {
+    /// Runs `use_key` with the key that a token of this kid and algorithm must be verified with.
+    ///
+    /// A token without a kid is taken only where the issuer has exactly one usable key of its algorithm.
+    pub fn with_key<T>(
+        &self,
+        kid: Option<&str>,
+        algorithm: Algorithm,
+        use_key: impl FnOnce(&Key) -> T,
+    ) -> std::result::Result<T, Failure> {
+        if self.algorithms.as_ref().is_some_and(|allowed| !allowed.contains(&algorithm)) {
+            return Err(Refusal::AlgorithmNotAllowed.into());
+        }
+        let keys = self.keys(kid)?;
+        let now = pg::now_micros();
+        let usable = keys.iter().filter(|key| key.is_usable(now));
+        match kid {
+            Some(_) => match usable.last() {
+                Some(key) => Ok(use_key(&key.key)),
+                None => Err(Refusal::UnknownKey.into()),
+            },
+            None => {
+                let mut fitting = usable.filter(|key| key.key.algorithms().any(|own| own == algorithm));
+                match (fitting.next(), fitting.next()) {
+                    (Some(key), None) => Ok(use_key(&key.key)),
+                    (None, _) => Err(Refusal::UnknownKey.into()),
+                    (Some(_), Some(_)) => Err(Refusal::AmbiguousKey.into()),
+                }
+            }
+        }
+    }
+
+    fn keys(&self, kid: Option<&str>) -> Result<Rc<Vec<IssuerKey>>> {
+        let epoch = pg::epoch();
+        let place = (self.policy.issuer.clone(), kid.map(str::to_owned));
+        let known = CACHE.with_borrow_mut(|cache| {
+            cache.start(epoch);
+            cache.keys.get(&place).cloned()
+        });
+        if let Some(keys) = known {
+            return Ok(keys);
+        }
+        let keys = Rc::new(load_keys(&self.policy.issuer, kid)?);
+        CACHE.with_borrow_mut(|cache| cache.keep_keys(epoch, place, &keys));
+        Ok(keys)
+    }
+}
+
+impl Cache {
+    /// Forgets what an older epoch knew.
+    fn start(&mut self, epoch: u64) {
+        if self.epoch != epoch {
+            *self = Cache { epoch, ..Cache::default() };
+        }
+    }
+
+    /// Keeps what was read under `epoch`, unless that epoch ended while it was read.
+    fn keep_issuer(&mut self, epoch: u64, name: &str, issuer: &Option<Rc<Issuer>>) {
+        if self.epoch == epoch && epoch == pg::epoch() {
+            if self.issuers.len() >= MAX_ENTRIES {
+                self.issuers.clear();
+            }
+            self.issuers.insert(name.to_owned(), issuer.clone());
+        }
+    }
+
+    fn keep_keys(&mut self, epoch: u64, place: (String, Option<String>), keys: &Rc<Vec<IssuerKey>>) {
+        if self.epoch == epoch && epoch == pg::epoch() {
+            if self.keys.len() >= MAX_ENTRIES {
+                self.keys.clear();
+            }
+            self.keys.insert(place, Rc::clone(keys));
+        }
+    }
+}
+
+fn load_issuer(name: &str) -> Result<Option<Issuer>> {
+    sql::query_opt(
+        "SELECT i.issuer, i.audiences, i.profile, i.namespace, i.algorithms, i.leeway_seconds, i.token_types, \
+                i.claim_paths::text, i.require_expiry, i.authorized_parties \
+         FROM tenancy.issuers AS i WHERE i.issuer = $1",
+        &[name.into()],
+        Mode::ReadLatest,
+        |row| {
+            configuration(Configuration {
+                issuer: &row.text(1).unwrap_or_default(),
+                audiences: row.get(2).unwrap_or_default(),
+                profile: &row.text(3).unwrap_or_default(),
+                namespace: &row.text(4).unwrap_or_default(),
+                algorithms: row.get(5),
+                leeway: row.get(6).unwrap_or_default(),
+                token_types: row.get(7),
+                claim_paths: row.text(8),
+                require_expiry: row.get(9).unwrap_or(true),
+                authorized_parties: row.get(10),
+            })
+        },
+    )
+}
+
+/// An issuer as the table, or the arguments of `add_issuer`, have it.
+pub struct Configuration<'a> {
+    pub issuer: &'a str,
+    pub audiences: Vec<String>,
+    pub profile: &'a str,
+    pub namespace: &'a str,
+    pub algorithms: Option<Vec<String>>,
+    pub leeway: i32,
+    pub token_types: Option<Vec<String>>,
+    pub claim_paths: Option<String>,
+    pub require_expiry: bool,
+    pub authorized_parties: Option<Vec<String>>,
+}
+
+/// Checks an issuer's configuration. Errors: 22023, naming the parameter.
+pub fn configuration(given: Configuration) -> Result<Issuer> {
+    let profile = Profile::parse(given.profile).ok_or_else(|| {
+        let known = Profile::ALL.map(Profile::name).join(", ");
+        invalid("profile", "unknown_profile", format!("profile must be one of {known}"))
+    })?;
+    if given.audiences.is_empty() || given.audiences.iter().any(|audience| audience.trim().is_empty()) {
+        return Err(invalid("audiences", "audience_required", "audiences must name at least one audience"));
+    }
+    let algorithms = given.algorithms.map(|names| algorithms(&names)).transpose()?;
+    for (name, list) in [("token_types", &given.token_types), ("authorized_parties", &given.authorized_parties)] {
+        if list.as_ref().is_some_and(|list| list.is_empty() || list.iter().any(|item| item.trim().is_empty())) {
+            return Err(invalid(name, "invalid_argument", format!("{name} must be NULL or a list of non-empty names")));
+        }
+    }
+    let claim_paths = given.claim_paths.map(|text| serde_json::from_str::<Value>(&text)).transpose();
+    let mapping = claim_paths
+        .map_err(|_| invalid("claim_paths", "invalid_claim_paths", "claim_paths must be a JSON object"))
+        .and_then(|paths| {
+            Mapping::new(profile, paths.as_ref())
+                .map_err(|error| invalid("claim_paths", "invalid_claim_paths", error.to_string()))
+        })?;
+    Ok(Issuer {
+        policy: Policy {
+            issuer: given.issuer.to_owned(),
+            audiences: given.audiences,
+            authorized_parties: given.authorized_parties.unwrap_or_default(),
+            token_types: given.token_types,
+            require_expiry: given.require_expiry,
+            leeway: given.leeway.max(0) as u32,
+        },
+        mapping,
+        namespace: given.namespace.to_owned(),
+        algorithms,
+    })
+}
+
+fn algorithms(names: &[String]) -> Result<Vec<Algorithm>> {
+    if names.is_empty() {
+        return Err(invalid("algorithms", "unknown_algorithm", "algorithms must be NULL or name at least one"));
+    }
+    names.iter().map(|name| algorithm(name)).collect()
+}
+
+/// The algorithm of that name. Errors: 22023 unknown_algorithm.
+pub fn algorithm(name: &str) -> Result<Algorithm> {
+    Algorithm::parse(name).map_err(|_| {
+        let known = Algorithm::ALL.map(Algorithm::name).join(", ");
+        invalid("algorithms", "unknown_algorithm", format!("the algorithm must be one of {known}"))
+    })
+}
+
+/// An argument that can never be right.
+pub fn invalid(parameter: &str, reason: &'static str, message: impl Into<String>) -> Error {
+    Error::new(State::INVALID_PARAMETER, reason, message)
+        .detail("parameter", parameter)
+        .hint(format!("Correct {parameter} and call again."))
+}
+
+fn load_keys(issuer: &str, kid: Option<&str>) -> Result<Vec<IssuerKey>> {
+    let rows = sql::query(
+        "SELECT k.kid, k.algorithm, k.public_jwk::text, k.sealed_secret, k.not_before, k.not_after, \
+                tenancy._secret_context(k.issuer, k.kid) \
+         FROM tenancy.issuer_keys AS k \
+         WHERE k.issuer = $1 AND (k.kid = $2 OR $2 IS NULL) AND k.retired_at IS NULL \
+         ORDER BY k.kid",
+        &[issuer.into(), sql::Arg::Text(kid)],
+        Mode::ReadLatest,
+        |row| Ok((key(row)?, row.time(5), row.time(6))),
+    )?;
+    Ok(rows.into_iter().map(|(key, not_before, not_after)| IssuerKey { key, not_before, not_after }).collect())
+}
+
+fn key(row: &Row) -> Result<Key> {
+    let unusable = |error: super::jose::KeyReason| {
+        Error::new(State::INTERNAL, error.name(), format!("A stored key is of no use: {error}"))
+            .hint("Retire it and add it again: SELECT tenancy.retire_key(…).")
+    };
+    if let Some(jwk) = row.text(3) {
+        let jwk: Value = serde_json::from_str(&jwk).map_err(|_| unusable(super::jose::KeyReason::InvalidJwk))?;
+        return Key::from_jwk(&jwk).map_err(unusable);
+    }
+    let sealed: Vec<u8> = row.get(4).unwrap_or_default();
+    let secret = KeyRing::read()?.open(&sealed, &row.text(7).unwrap_or_default())?;
+    let algorithm = algorithm(&row.text(2).unwrap_or_default())?;
+    Key::from_secret(row.text(1).as_deref(), algorithm, &secret).map_err(unusable)
+}

@@ -1,0 +1,215 @@
+//! From a bearer's token to a verified subject and its identity.
+//!
+//! What a signature costs is paid once: a verified token is kept under its SHA-256 for as long as nothing changes in
+//! the tables it was judged by (the epoch). Its times are judged again at each use.
+
+use super::issuers::{self, Issuer};
+use super::jose::{Claims, Subject, Token};
+use super::refusal::{Failure, Refusal};
+use super::tenant::{Facts, Named};
+use crate::pg::sql::{self, Arg, Mode};
+use crate::pg::{self, Identity, Result};
+use serde_json::value::RawValue;
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::Rc;
+
+/// Tokens kept in a backend.
+const MAX_TOKENS: usize = 256;
+/// Seconds from 1970 to 2000, where Postgres' clock begins.
+const POSTGRES_EPOCH: i64 = 946_684_800;
+
+/// A verified token.
+pub struct Verified {
+    /// Its SHA-256, which names it from now on.
+    pub fingerprint: [u8; 32],
+    /// Its claims.
+    pub claims: Claims,
+    issuer: Rc<Issuer>,
+    identity: Identity,
+}
+
+#[derive(Default)]
+struct Cache {
+    epoch: u64,
+    tokens: HashMap<[u8; 32], Rc<Verified>>,
+}
+
+thread_local! {
+    static CACHE: RefCell<Cache> = RefCell::default();
+}
+
+impl Verified {
+    /// The identity it gives, with a correlation id of its own.
+    pub fn identity(&self) -> Identity {
+        let mut identity = self.identity.clone();
+        identity.correlation_id.get_or_insert_with(|| uuid::Uuid::now_v7().to_string());
+        identity
+    }
+
+    fn check_times(&self) -> std::result::Result<(), Failure> {
+        let now = pg::now_micros().div_euclid(1_000_000) + POSTGRES_EPOCH;
+        Ok(self.claims.validate_times(&self.issuer.policy, now)?)
+    }
+}
+
+/// Judges a token, everything about it.
+pub fn verify(text: &str) -> std::result::Result<Rc<Verified>, Failure> {
+    crate::schema::require_installed()?;
+    if text.len() > super::jose::token::MAX_TOKEN_BYTES {
+        return Err(super::jose::Reason::TokenTooLarge.into());
+    }
+    let fingerprint = sha256(text.as_bytes());
+    let epoch = current_epoch()?;
+    let known = CACHE.with_borrow_mut(|cache| {
+        if cache.epoch != epoch {
+            *cache = Cache { epoch, ..Cache::default() };
+        }
+        cache.tokens.get(&fingerprint).cloned()
+    });
+    if let Some(known) = known {
+        known.check_times()?;
+        return Ok(known);
+    }
+    let verified = Rc::new(judge(text, fingerprint)?);
+    verified.check_times()?;
+    CACHE.with_borrow_mut(|cache| {
+        if cache.epoch == epoch && epoch == pg::epoch() {
+            if cache.tokens.len() >= MAX_TOKENS {
+                cache.tokens.clear();
+            }
+            cache.tokens.insert(fingerprint, Rc::clone(&verified));
+        }
+    });
+    Ok(verified)
+}
+
+fn judge(text: &str, fingerprint: [u8; 32]) -> std::result::Result<Verified, Failure> {
+    let token = Token::parse(text)?;
+    let claims = Claims::parse(token.payload())?;
+    let name = claims.issuer().ok_or(super::jose::Reason::MissingClaim("iss"))?;
+    let issuer = issuers::find(name)?;
+    let header = token.header();
+    issuer.with_key(header.kid.as_deref(), header.algorithm, |key| key.verify(&token))??;
+    claims.validate_identity(header.typ.as_deref(), &issuer.policy)?;
+    let subject = issuer.mapping.resolve(&claims)?;
+    check_revocation(&issuer, &claims, &subject)?;
+    let identity = identify(&issuer, &claims, subject)?;
+    Ok(Verified { fingerprint, claims, issuer, identity })
+}
+
+fn check_revocation(issuer: &Issuer, claims: &Claims, subject: &Subject) -> std::result::Result<(), Failure> {
+    let issued_at = claims.issued_at().map(micros);
+    let revoked = sql::query_opt(
+        "SELECT true FROM tenancy.revocations AS r \
+         WHERE (r.kind = 'token' AND r.scope = $1 AND r.value = $2) \
+            OR (r.kind = 'session' AND r.scope = $1 AND r.value = $3) \
+            OR (r.kind = 'user' AND r.scope = $4 AND r.value = $5 AND ($6 IS NULL OR $6 <= r.revoked_at)) \
+         LIMIT 1",
+        &[
+            issuer.policy.issuer.as_str().into(),
+            Arg::Text(claims.token_id()),
+            Arg::Text(subject.session_id.as_deref()),
+            issuer.namespace.as_str().into(),
+            subject.user.as_str().into(),
+            Arg::Time(issued_at),
+        ],
+        Mode::ReadLatest,
+        |_| Ok(()),
+    )?;
+    if revoked.is_some() { Err(Refusal::Revoked.into()) } else { Ok(()) }
+}
+
+fn identify(issuer: &Issuer, claims: &Claims, subject: Subject) -> std::result::Result<Identity, Failure> {
+    let named = Named {
+        namespace: &issuer.namespace,
+        user: &subject.user,
+        org: subject.org.as_deref(),
+        tenant: subject.tenant.as_deref(),
+    };
+    let mut identity = resolve(&named)?;
+    identity.source = "token".to_owned();
+    identity.issuer = Some(issuer.policy.issuer.clone());
+    identity.token_id = claims.token_id().map(str::to_owned);
+    identity.org_role = subject.org_role.or(identity.org_role);
+    identity.session_id = subject.session_id;
+    identity.correlation_id = subject.correlation_id;
+    identity.expires_at = claims.expires_at().map(|seconds| micros(seconds + i64::from(issuer.policy.leeway)));
+    identity.permissions = subject.permissions;
+    identity.claims = RawValue::from_string(claims.raw().to_owned()).ok();
+    Ok(identity)
+}
+
+/// Asks the directory who that is, and which tenant's.
+pub fn resolve(named: &Named) -> std::result::Result<Identity, Failure> {
+    named.check()?;
+    let candidate = named.candidate();
+    let found = sql::query_opt(
+        "SELECT d.user_uuid, d.organization_uuid, d.org_tenant_id, d.org_tenant_status, d.org_role, d.seat_id, \
+                d.candidate_registered, d.candidate_status \
+         FROM tenancy._resolve_directory($1, $2, $3, $4) AS d",
+        &[named.namespace.into(), named.user.into(), Arg::Text(named.org), candidate.as_str().into()],
+        Mode::ReadLatest,
+        |row| {
+            let facts = Facts {
+                org_tenant: row.text(3),
+                org_tenant_status: row.text(4),
+                candidate_registered: row.get(7).unwrap_or(false),
+                candidate_status: row.text(8),
+            };
+            let identity = Identity {
+                namespace: named.namespace.to_owned(),
+                user_id: named.user.to_owned(),
+                org_id: named.org.map(str::to_owned),
+                org_role: row.text(5),
+                pool: if named.org.is_some() { "organization" } else { "personal" }.to_owned(),
+                user_uuid: row.uuid(1),
+                organization_id: row.uuid(2),
+                seat_id: row.uuid(6),
+                ..Identity::default()
+            };
+            Ok((facts, identity))
+        },
+    )?;
+    let (facts, mut identity) = found.unwrap_or_default();
+    identity.tenant_id = named.resolve(&facts)?;
+    Ok(identity)
+}
+
+/// SHA-256.
+pub fn sha256(bytes: &[u8]) -> [u8; 32] {
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes);
+    let mut out = [0; 32];
+    out.copy_from_slice(digest.as_ref());
+    out
+}
+
+/// Seconds since 1970 as microseconds since 2000-01-01.
+fn micros(seconds: i64) -> i64 {
+    seconds.saturating_sub(POSTGRES_EPOCH).saturating_mul(1_000_000)
+}
+
+/// The tables whose changes end what is cached here.
+const TABLES: [&str; 9] = [
+    "issuers",
+    "issuer_keys",
+    "revocations",
+    "tenants",
+    "users",
+    "organizations",
+    "organization_memberships",
+    "organization_seats",
+    "organization_subscriptions",
+];
+
+/// The epoch to cache under. The tables are watched before they are read, so that no change is missed.
+fn current_epoch() -> Result<u64> {
+    thread_local! {
+        static WATCHED_IN: Cell<u64> = const { Cell::new(0) };
+    }
+    if WATCHED_IN.get() != pg::epoch() {
+        sql::table_oids(&TABLES)?.into_iter().for_each(pg::watch);
+        WATCHED_IN.set(pg::epoch());
+    }
+    Ok(pg::epoch())
+}
