@@ -18,7 +18,7 @@ VALUES
     ('_migrations()', 'internal'),
     ('_require_installed()', 'internal'),
     ('_require_matching_code()', 'internal'),
-    ('_apply_migrations()', 'internal'),
+    ('_apply_migrations(integer)', 'internal'),
     ('_create_schema_migrations()', 'internal'),
     ('_close_relation(text)', 'internal'),
     ('_close_functions()', 'internal'),
@@ -29,6 +29,7 @@ VALUES
     ('_reconcile_operator_policies()', 'internal'),
     ('_health_schema()', 'internal'),
     ('_health_access()', 'internal'),
+    ('_health_preload()', 'internal'),
 
     -- errors and arguments
     ('_raise(text,text,text,text,jsonb)', 'internal'),
@@ -227,7 +228,7 @@ BEGIN
     FOR target IN
         SELECT c.oid::regclass AS name, p.oid IS NOT NULL AS has_policy
           FROM tenancy._table_access() AS t
-          JOIN pg_class AS c ON c.oid = format('tenancy.%I', t.relation)::regclass
+          JOIN pg_class AS c ON c.oid = to_regclass(format('tenancy.%I', t.relation))
           LEFT JOIN pg_policy AS p ON p.polrelid = c.oid AND p.polname = 'operator_rows'
          WHERE t.access = 'operator'
            AND c.relkind IN ('r', 'p')

@@ -24,10 +24,11 @@ BEGIN
         EXECUTE format('REVOKE ALL ON %s %s FROM %s', object.kind, object.name,
                        CASE object.grantee WHEN 0 THEN 'PUBLIC' ELSE object.grantee::regrole::text END);
     END LOOP;
+    REVOKE ALL ON SCHEMA tenancy FROM PUBLIC;
 END
 $$;
 
 COMMENT ON FUNCTION tenancy._close_functions() IS
-'Takes every privilege on the functions and types of schema tenancy from everybody but their owner. Run at the end of the extension''s script; an upgrade script revokes from PUBLIC what it adds.';
+'Takes every privilege on the functions and types of schema tenancy from everybody but their owner, and on the schema from PUBLIC. Run at the end of the extension''s script; an upgrade script revokes from PUBLIC what it adds.';
 
 SELECT tenancy._close_functions();

@@ -79,6 +79,28 @@ $$;
 COMMENT ON FUNCTION tenancy._health_access() IS
 'Checks "row_security" (every table enabled, forced, with a policy) and "access_roles" (the roles of access_grants exist and are bound by policies).';
 
+CREATE FUNCTION tenancy._health_preload()
+RETURNS TABLE (check_name text, status text, detail text, remedy text)
+LANGUAGE plpgsql
+STABLE
+AS $$
+DECLARE
+    loaded boolean;
+BEGIN
+    loaded := EXISTS (
+        SELECT FROM unnest(string_to_array(current_setting('shared_preload_libraries'), ',')) AS library
+         WHERE btrim(library, ' "') ~ '(^|/)pg_tenancy$');
+    RETURN QUERY SELECT 'preload'::text,
+                        CASE WHEN loaded THEN 'ok' ELSE 'warning' END,
+                        CASE WHEN loaded THEN 'in shared_preload_libraries'
+                             ELSE 'not in shared_preload_libraries: what needs shared memory is off, all else works' END,
+                        CASE WHEN NOT loaded
+                             THEN 'Add pg_tenancy to shared_preload_libraries and restart the server.' END;
+END
+$$;
+
+COMMENT ON FUNCTION tenancy._health_preload() IS 'Check "preload": is the library in shared_preload_libraries?';
+
 CREATE FUNCTION tenancy.health()
 RETURNS TABLE (check_name text, status text, detail text, remedy text)
 LANGUAGE plpgsql

@@ -43,7 +43,7 @@ $$;
 COMMENT ON FUNCTION tenancy._require_matching_code() IS
 'The version of the code, if library and SQL functions agree on it. Error: 55000 extension_behind.';
 
-CREATE FUNCTION tenancy._apply_migrations() RETURNS integer
+CREATE FUNCTION tenancy._apply_migrations(through integer DEFAULT NULL) RETURNS integer
 LANGUAGE plpgsql
 AS $$
 DECLARE
@@ -85,6 +85,7 @@ BEGIN
         SELECT m.number, m.name, m.sql, m.sha256
           FROM tenancy._migrations() AS m
          WHERE NOT EXISTS (SELECT FROM tenancy.schema_migrations AS s WHERE s.number = m.number)
+           AND m.number <= coalesce(_apply_migrations.through, newest)
          ORDER BY m.number
     LOOP
         SELECT coalesce(array_agg(c.oid), '{}') INTO before_relations
@@ -102,6 +103,8 @@ BEGIN
     END LOOP;
 
     -- Also where nothing was pending: an update may have brought functions, or moved one to another level.
+    -- The lock is grant_access's: two sessions that change privileges at once fail on the same catalog row.
+    LOCK TABLE tenancy.access_grants IN SHARE ROW EXCLUSIVE MODE;
     FOR grantee IN SELECT DISTINCT g.role_name FROM tenancy.access_grants AS g ORDER BY 1 LOOP
         IF EXISTS (SELECT FROM pg_roles AS r WHERE r.rolname = grantee) THEN
             PERFORM tenancy._reconcile_access(grantee);
@@ -118,8 +121,8 @@ BEGIN
 END
 $$;
 
-COMMENT ON FUNCTION tenancy._apply_migrations() IS
-'Runs the migrations that are not recorded, in order, records them, and grants again what access_grants records. Returns how many ran. The caller holds _lock_schema. Errors: 55000 extension_behind, schema_ahead, migration_changed; 40001.';
+COMMENT ON FUNCTION tenancy._apply_migrations(integer) IS
+'Runs the migrations that are not recorded, in order (only up to number through, where it is given: for tests of older states), records them, and grants again what access_grants records. Returns how many ran. The caller holds _lock_schema. Errors: 55000 extension_behind, schema_ahead, migration_changed; 40001.';
 
 CREATE FUNCTION tenancy._create_schema_migrations() RETURNS void
 LANGUAGE plpgsql
@@ -238,6 +241,7 @@ BEGIN
             'There is nothing to uninstall. DROP EXTENSION pg_tenancy removes the functions.');
     END IF;
 
+    LOCK TABLE tenancy.access_grants IN SHARE ROW EXCLUSIVE MODE;
     FOR grantee IN
         SELECT DISTINCT g.role_name FROM tenancy.access_grants AS g
           JOIN pg_roles AS r ON r.rolname = g.role_name

@@ -13,6 +13,11 @@ use pgrx::extension_sql_file;
 extension_sql_file!("../sql/identity/accessors.sql", name = "accessors");
 extension_sql_file!("../sql/errors.sql", name = "errors");
 extension_sql_file!(
+    "../sql/ids.sql",
+    name = "ids",
+    requires = [ids::uuid_v7, ids::uuid_v7_for, changes::changed]
+);
+extension_sql_file!(
     "../sql/schema.sql",
     name = "schema",
     requires = [schema::library_version, schema::migrations, schema::sql_require_installed]
