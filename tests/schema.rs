@@ -35,11 +35,15 @@ fn without_tables_every_function_that_needs_them_says_what_to_run() {
         "revoke_access('pg_monitor', 'metrics')",
         "migrate()",
     ] {
-        let error =
-            refused(client.query(&format!("SELECT tenancy.{call}"), &[]), "55000", "schema_missing");
+        let error = refused(
+            client.query(&format!("SELECT tenancy.{call}"), &[]),
+            "55000",
+            "schema_missing",
+        );
         assert_eq!(error.hint(), Some("Run SELECT tenancy.install();"), "{call}");
     }
-    let statement = "SELECT status || ': ' || remedy FROM tenancy.health() WHERE check_name = 'schema'";
+    let statement =
+        "SELECT status || ': ' || remedy FROM tenancy.health() WHERE check_name = 'schema'";
     assert_eq!(text(&mut client, statement), "error: SELECT tenancy.install();");
 }
 
@@ -58,7 +62,10 @@ fn installing_twice_changes_nothing() {
         notices.lock().unwrap().iter().map(|notice| notice.message().to_owned()).collect();
     assert_eq!(
         said,
-        ["the tables of pg_tenancy are installed already", "the tables of pg_tenancy are up to date"]
+        [
+            "the tables of pg_tenancy are installed already",
+            "the tables of pg_tenancy are up to date"
+        ]
     );
 }
 
@@ -87,7 +94,9 @@ fn a_rolled_back_install_leaves_nothing_and_no_backend_believes_in_it() {
         )
         .unwrap();
     refused(client.query("SELECT tenancy.register_user('u1')", &[]), "55000", "schema_missing");
-    client.batch_execute("ROLLBACK; SELECT tenancy.install(); SELECT tenancy.register_user('u1')").unwrap();
+    client
+        .batch_execute("ROLLBACK; SELECT tenancy.install(); SELECT tenancy.register_user('u1')")
+        .unwrap();
 }
 
 #[test]
@@ -138,9 +147,15 @@ fn migrated_tables_are_the_same_as_fresh_ones() {
         client.execute("SELECT tenancy._apply_migrations($1)", &[&number]).unwrap();
         client.batch_execute("INSERT INTO tenancy.users (external_id) VALUES ('u1')").unwrap();
         if number < last {
-            refused(client.query("SELECT tenancy.register_user('u2')", &[]), "55000", "schema_behind");
+            refused(
+                client.query("SELECT tenancy.register_user('u2')", &[]),
+                "55000",
+                "schema_behind",
+            );
         }
-        client.batch_execute("SELECT tenancy.migrate(); SELECT tenancy.register_user('u2')").unwrap();
+        client
+            .batch_execute("SELECT tenancy.migrate(); SELECT tenancy.register_user('u2')")
+            .unwrap();
         assert_eq!(snapshot(&mut client), expected, "from migration {number}");
         let users = "SELECT string_agg(external_id, ',' ORDER BY id) FROM tenancy.users";
         assert_eq!(text(&mut client, users), "u1,u2");
@@ -156,7 +171,8 @@ fn a_changed_migration_is_noticed() {
             "SELECT tenancy.install(); UPDATE tenancy.schema_migrations SET sha256 = 'other' WHERE number = 1",
         )
         .unwrap();
-    let error = refused(client.query("SELECT tenancy.migrate()", &[]), "55000", "migration_changed");
+    let error =
+        refused(client.query("SELECT tenancy.migrate()", &[]), "55000", "migration_changed");
     assert!(error.message().contains("directory"), "{error:?}");
 }
 
@@ -182,7 +198,9 @@ fn nobody_but_the_owner_installs() {
         )
         .unwrap();
     let mut operator = database.connect("schema_ops");
-    for call in ["install()", "migrate()", "uninstall('x')", "grant_access('schema_ops', 'metrics')"] {
+    for call in
+        ["install()", "migrate()", "uninstall('x')", "grant_access('schema_ops', 'metrics')"]
+    {
         fails_with(operator.query(&format!("SELECT tenancy.{call}"), &[]), "42501");
     }
 }
@@ -231,7 +249,11 @@ fn uninstall_asks_for_the_databases_name_and_leaves_the_functions() {
     assert_eq!(text(&mut client, usage), "false");
     refused(client.query("SELECT tenancy.register_user('u')", &[]), "55000", "schema_missing");
     refused(client.query(&call, &[]), "55000", "schema_missing");
-    client.batch_execute("DROP ROLE schema_app; SELECT tenancy.install(); SELECT tenancy.register_user('u')").unwrap();
+    client
+        .batch_execute(
+            "DROP ROLE schema_app; SELECT tenancy.install(); SELECT tenancy.register_user('u')",
+        )
+        .unwrap();
 }
 
 /// pg_dump and pg_restore into another cluster: tables, rows, policies, grants and functions are as they were.
@@ -289,13 +311,19 @@ fn snapshot(client: &mut Client) -> String {
 fn released_migrations_are_frozen() {
     let database = with_extension();
     let mut client = database.superuser();
-    for line in include_str!("released_migrations.txt").lines().filter(|line| !line.starts_with('#')) {
+    for line in
+        include_str!("released_migrations.txt").lines().filter(|line| !line.starts_with('#'))
+    {
         let (number, sha256) = line.split_once(' ').expect("number and SHA-256");
         let number: i32 = number.parse().expect("a number");
         let now: Option<String> = client
             .query_opt("SELECT sha256 FROM tenancy._migrations() WHERE number = $1", &[&number])
             .unwrap()
             .map(|row| row.get(0));
-        assert_eq!(now.as_deref(), Some(sha256), "migration {number} was released and has been edited");
+        assert_eq!(
+            now.as_deref(),
+            Some(sha256),
+            "migration {number} was released and has been edited"
+        );
     }
 }
