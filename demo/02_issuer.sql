@@ -6,9 +6,9 @@ SELECT tenancy.add_issuer(
     issuer => 'softcodes.ai',
     audiences => ARRAY['vscode-extension'],
     profile => 'pooled',
-    token_types => ARRAY['extension_long_lived']) IS NOT NULL AS issuer;
-SELECT tenancy.add_secret('softcodes.ai', 'demo-key', 'HS256', pg_read_binary_file('issuer.key')) IS NOT NULL AS secret;
-SELECT issuer, kid, algorithm FROM tenancy.issuer_keys;
+    token_types => ARRAY['extension_long_lived']);
+SELECT tenancy.add_secret('softcodes.ai', 'demo-key', 'HS256', pg_read_binary_file('issuer.key'));
+SELECT issuer, kid, algorithm, left(sealed_secret::text, 24) || '…' AS sealed_secret FROM tenancy.issuer_keys;
 
 \set ECHO none
 SELECT demo.shows(
@@ -17,5 +17,4 @@ SELECT demo.shows(
             SELECT FROM tenancy.issuer_keys k
             WHERE position(encode(pg_read_binary_file('issuer.key'), 'hex') IN to_jsonb(k)::text) > 0),
     'One issuer with one HS256 secret; the table holds it sealed under the master key, never in clear.') AS shows \gset
-\echo
 \echo '=>' :shows

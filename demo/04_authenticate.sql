@@ -38,5 +38,4 @@ SELECT tenancy.user_id() AS "user after the COMMIT";
 \set ECHO none
 SELECT demo.shows(:'inside' AND tenancy.user_id() IS NULL,
     'The identity is the verified token''s, and lasts exactly as long as the transaction.') AS shows \gset
-\echo
 \echo '=>' :shows

@@ -9,8 +9,9 @@ SELECT * FROM tenancy.protect_table('essays') AS "what protect_table did";
 
 \set ECHO none
 \connect - web
+\echo '-- Ada of Acme'
 \set ECHO queries
-BEGIN;  -- Ada of Acme
+BEGIN;
 SELECT tenancy.authenticate(:'token') AS user_id;
 INSERT INTO essays (title) VALUES ('On engines'), ('On looms');
 SELECT * FROM essays ORDER BY id;
@@ -18,8 +19,10 @@ SELECT * FROM essays ORDER BY id;
 SELECT count(*) = 2 AND bool_and(tenant_id = 'org_2NNFhQ7v0u1ZpK3mB9sXcT4dLeY') AS acme_sees_its_own FROM essays \gset
 \set ECHO queries
 COMMIT;
-
-BEGIN;  -- Hank of Globex
+\set ECHO none
+\echo '-- Hank of Globex'
+\set ECHO queries
+BEGIN;
 SELECT tenancy.authenticate(:'globex_token') AS user_id;
 INSERT INTO essays (title) VALUES ('On doomsday devices');
 SELECT * FROM essays ORDER BY id;
@@ -38,5 +41,4 @@ SELECT demo.shows(
     :'acme_sees_its_own' AND :'globex_sees_its_own' AND :'nobody_sees_nothing'
         AND (SELECT count(*) = 2 FROM essays WHERE tenant_id = 'org_2NNFhQ7v0u1ZpK3mB9sXcT4dLeY' AND title LIKE 'On%'),
     'The same queries, no WHERE: each tenant reads and changes its own rows only; without an identity there are none.') AS shows \gset
-\echo
 \echo '=>' :shows

@@ -41,5 +41,4 @@ SELECT demo.shows(
              FROM tenancy.credit_transactions WHERE operation_type = 'deduction')
         AND (SELECT available = 975 FROM tenancy.credit_balance(org_id => 'org_2NNFhQ7v0u1ZpK3mB9sXcT4dLeY')),
     '25 of 1,000 credits are gone, and one row says who spent them, from which pool, on which seat.') AS shows \gset
-\echo
 \echo '=>' :shows

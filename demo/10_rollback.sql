@@ -3,7 +3,7 @@
 \echo
 \connect - admin
 \set ECHO queries
-SELECT tenancy.assign_seat('org_2NNFhQ7v0u1ZpK3mB9sXcT4dLeY', 'user_2NNEqL2nrIRdJ194ndJqAHwEfxC') IS NOT NULL AS seat_again;
+SELECT tenancy.assign_seat('org_2NNFhQ7v0u1ZpK3mB9sXcT4dLeY', 'user_2NNEqL2nrIRdJ194ndJqAHwEfxC');
 \set ECHO none
 \connect - web
 \set ECHO queries
@@ -29,6 +29,5 @@ SELECT demo.shows(
         AND (SELECT count(*) = 3 FROM essays)
         AND (SELECT count(*) = 1 FROM tenancy.credit_transactions WHERE operation_type = 'deduction'),
     'The work is undone, and so is the charge: verified, isolated and paid together, or not at all.') AS shows \gset
-\echo
 \echo '=>' :shows
 \echo
