@@ -12,11 +12,7 @@ use pgrx::extension_sql_file;
 
 extension_sql_file!("../sql/identity/accessors.sql", name = "accessors");
 extension_sql_file!("../sql/errors.sql", name = "errors");
-extension_sql_file!(
-    "../sql/ids.sql",
-    name = "ids",
-    requires = [ids::uuid_v7, ids::uuid_v7_for, changes::changed]
-);
+extension_sql_file!("../sql/ids.sql", name = "ids", requires = [ids::uuid_v7, ids::uuid_v7_for, changes::changed]);
 extension_sql_file!(
     "../sql/schema.sql",
     name = "schema",
@@ -29,6 +25,31 @@ extension_sql_file!("../sql/directory/resolve.sql", name = "directory_resolve");
 extension_sql_file!("../sql/identity/identity.sql", name = "identity");
 extension_sql_file!("../sql/identity/issuers.sql", name = "identity_issuers");
 extension_sql_file!("../sql/identity/revocations.sql", name = "identity_revocations");
+extension_sql_file!(
+    "../sql/identity/functions.sql",
+    name = "identity_functions",
+    requires = [
+        "identity",
+        identity::authenticate,
+        identity::verify_token,
+        identity::act_as,
+        identity::clear_identity,
+        identity::claims,
+        identity::claim,
+        identity::has_permission,
+        identity::permissions,
+        identity::provenance,
+        identity::keys::jws_verify,
+        identity::keys::check_issuer,
+        identity::keys::check_jwk,
+        identity::keys::check_jwks,
+        identity::keys::same_key,
+        identity::keys::check_secret,
+        identity::keys::seal,
+        identity::keys::unseal,
+        identity::keys::sealed_under_current_key
+    ]
+);
 extension_sql_file!("../sql/health.sql", name = "health");
 // Last of all: closes everything above to PUBLIC.
 extension_sql_file!("../sql/finalize.sql", name = "finalize", finalize);

@@ -7,10 +7,7 @@ use postgres::{Client, Error, Row};
 
 fn installed() -> Database<'static> {
     let database = cluster().empty_database();
-    database
-        .superuser()
-        .batch_execute("CREATE EXTENSION pg_tenancy; SELECT tenancy.install()")
-        .unwrap();
+    database.superuser().batch_execute("CREATE EXTENSION pg_tenancy; SELECT tenancy.install()").unwrap();
     database
 }
 
@@ -120,9 +117,8 @@ fn everything(client: &mut Client) -> String {
     ];
     let mut all = String::new();
     for table in tables {
-        let statement = format!(
-            "SELECT coalesce(string_agg(t::text, E'\\n' ORDER BY t::text), '') FROM tenancy.{table} AS t"
-        );
+        let statement =
+            format!("SELECT coalesce(string_agg(t::text, E'\\n' ORDER BY t::text), '') FROM tenancy.{table} AS t");
         all += row(client, &statement).unwrap().get::<_, &str>(0);
     }
     all
@@ -151,17 +147,8 @@ fn registering_again_is_an_update_and_gives_the_same_id() {
     )
     .unwrap();
     let text: Vec<&str> = [0, 1, 2, 3, 4, 5, 6, 8, 9].map(|index| kept.get(index)).to_vec();
-    let expected = [
-        "Acme Ltd",
-        "u1@acme.test",
-        "One Ltd",
-        "acme",
-        "cus_1",
-        "enterprise",
-        "trialing",
-        "sub_1",
-        "monthly",
-    ];
+    let expected =
+        ["Acme Ltd", "u1@acme.test", "One Ltd", "acme", "cus_1", "enterprise", "trialing", "sub_1", "monthly"];
     assert_eq!(text, expected);
     assert_eq!(kept.get::<_, i32>(7), 4);
 }
@@ -188,18 +175,11 @@ fn an_organization_gets_a_tenant_of_its_own_and_never_somebody_elses() {
     .get(0);
     assert_eq!(homes, "/o1 in o1, /o2 in o1, ns/o1 in ns::o1, ns/o3 in ns::o1");
 
-    let error = refused(
-        row(&mut client, "SELECT tenancy.register_organization('taken', 'T')"),
-        "PT403",
-        "tenant_taken",
-    );
+    let error =
+        refused(row(&mut client, "SELECT tenancy.register_organization('taken', 'T')"), "PT403", "tenant_taken");
     assert!(error.hint().unwrap().contains("tenant_id"));
     row(&mut client, "SELECT tenancy.register_organization('taken', 'T', 'taken')").unwrap();
-    refused(
-        row(&mut client, "SELECT tenancy.register_organization('o1', 'One', 'taken')"),
-        "PT409",
-        "tenant_fixed",
-    );
+    refused(row(&mut client, "SELECT tenancy.register_organization('o1', 'One', 'taken')"), "PT409", "tenant_fixed");
 }
 
 #[test]
@@ -213,9 +193,8 @@ fn the_namespaces_of_two_issuers_do_not_meet() {
              SELECT tenancy.set_membership('u1', 'o1', 'org:admin', namespace => 'ns')",
         )
         .unwrap();
-    let role = |namespace: &str| {
-        format!("SELECT org_role FROM tenancy._resolve_directory('{namespace}', 'u1', 'o1', NULL)")
-    };
+    let role =
+        |namespace: &str| format!("SELECT org_role FROM tenancy._resolve_directory('{namespace}', 'u1', 'o1', NULL)");
     assert_eq!(row(&mut client, &role("")).unwrap().get::<_, Option<&str>>(0), None);
     assert_eq!(row(&mut client, &role("ns")).unwrap().get::<_, Option<&str>>(0), Some("org:admin"));
 }

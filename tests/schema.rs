@@ -35,15 +35,10 @@ fn without_tables_every_function_that_needs_them_says_what_to_run() {
         "revoke_access('pg_monitor', 'metrics')",
         "migrate()",
     ] {
-        let error = refused(
-            client.query(&format!("SELECT tenancy.{call}"), &[]),
-            "55000",
-            "schema_missing",
-        );
+        let error = refused(client.query(&format!("SELECT tenancy.{call}"), &[]), "55000", "schema_missing");
         assert_eq!(error.hint(), Some("Run SELECT tenancy.install();"), "{call}");
     }
-    let statement =
-        "SELECT status || ': ' || remedy FROM tenancy.health() WHERE check_name = 'schema'";
+    let statement = "SELECT status || ': ' || remedy FROM tenancy.health() WHERE check_name = 'schema'";
     assert_eq!(text(&mut client, statement), "error: SELECT tenancy.install();");
 }
 
@@ -58,15 +53,8 @@ fn installing_twice_changes_nothing() {
     assert_eq!(text(&mut client, "SELECT tenancy.install()"), version);
     assert_eq!(text(&mut client, "SELECT tenancy.migrate()"), version);
     assert_eq!(snapshot(&mut client), before);
-    let said: Vec<String> =
-        notices.lock().unwrap().iter().map(|notice| notice.message().to_owned()).collect();
-    assert_eq!(
-        said,
-        [
-            "the tables of pg_tenancy are installed already",
-            "the tables of pg_tenancy are up to date"
-        ]
-    );
+    let said: Vec<String> = notices.lock().unwrap().iter().map(|notice| notice.message().to_owned()).collect();
+    assert_eq!(said, ["the tables of pg_tenancy are installed already", "the tables of pg_tenancy are up to date"]);
 }
 
 #[test]
@@ -82,11 +70,7 @@ fn sessions_that_install_at_once_wait_for_each_other() {
 fn a_rolled_back_install_leaves_nothing_and_no_backend_believes_in_it() {
     let database = with_extension();
     let mut client = database.superuser();
-    client
-        .batch_execute(
-            "BEGIN; SELECT tenancy.install(); SELECT tenancy.register_user('u1'); ROLLBACK",
-        )
-        .unwrap();
+    client.batch_execute("BEGIN; SELECT tenancy.install(); SELECT tenancy.register_user('u1'); ROLLBACK").unwrap();
     refused(client.query("SELECT tenancy.register_user('u1')", &[]), "55000", "schema_missing");
     client
         .batch_execute(
@@ -94,9 +78,7 @@ fn a_rolled_back_install_leaves_nothing_and_no_backend_believes_in_it() {
         )
         .unwrap();
     refused(client.query("SELECT tenancy.register_user('u1')", &[]), "55000", "schema_missing");
-    client
-        .batch_execute("ROLLBACK; SELECT tenancy.install(); SELECT tenancy.register_user('u1')")
-        .unwrap();
+    client.batch_execute("ROLLBACK; SELECT tenancy.install(); SELECT tenancy.register_user('u1')").unwrap();
 }
 
 #[test]
@@ -147,15 +129,9 @@ fn migrated_tables_are_the_same_as_fresh_ones() {
         client.execute("SELECT tenancy._apply_migrations($1)", &[&number]).unwrap();
         client.batch_execute("INSERT INTO tenancy.users (external_id) VALUES ('u1')").unwrap();
         if number < last {
-            refused(
-                client.query("SELECT tenancy.register_user('u2')", &[]),
-                "55000",
-                "schema_behind",
-            );
+            refused(client.query("SELECT tenancy.register_user('u2')", &[]), "55000", "schema_behind");
         }
-        client
-            .batch_execute("SELECT tenancy.migrate(); SELECT tenancy.register_user('u2')")
-            .unwrap();
+        client.batch_execute("SELECT tenancy.migrate(); SELECT tenancy.register_user('u2')").unwrap();
         assert_eq!(snapshot(&mut client), expected, "from migration {number}");
         let users = "SELECT string_agg(external_id, ',' ORDER BY id) FROM tenancy.users";
         assert_eq!(text(&mut client, users), "u1,u2");
@@ -171,8 +147,7 @@ fn a_changed_migration_is_noticed() {
             "SELECT tenancy.install(); UPDATE tenancy.schema_migrations SET sha256 = 'other' WHERE number = 1",
         )
         .unwrap();
-    let error =
-        refused(client.query("SELECT tenancy.migrate()", &[]), "55000", "migration_changed");
+    let error = refused(client.query("SELECT tenancy.migrate()", &[]), "55000", "migration_changed");
     assert!(error.message().contains("directory"), "{error:?}");
 }
 
@@ -198,9 +173,7 @@ fn nobody_but_the_owner_installs() {
         )
         .unwrap();
     let mut operator = database.connect("schema_ops");
-    for call in
-        ["install()", "migrate()", "uninstall('x')", "grant_access('schema_ops', 'metrics')"]
-    {
+    for call in ["install()", "migrate()", "uninstall('x')", "grant_access('schema_ops', 'metrics')"] {
         fails_with(operator.query(&format!("SELECT tenancy.{call}"), &[]), "42501");
     }
 }
@@ -249,11 +222,7 @@ fn uninstall_asks_for_the_databases_name_and_leaves_the_functions() {
     assert_eq!(text(&mut client, usage), "false");
     refused(client.query("SELECT tenancy.register_user('u')", &[]), "55000", "schema_missing");
     refused(client.query(&call, &[]), "55000", "schema_missing");
-    client
-        .batch_execute(
-            "DROP ROLE schema_app; SELECT tenancy.install(); SELECT tenancy.register_user('u')",
-        )
-        .unwrap();
+    client.batch_execute("DROP ROLE schema_app; SELECT tenancy.install(); SELECT tenancy.register_user('u')").unwrap();
 }
 
 /// pg_dump and pg_restore into another cluster: tables, rows, policies, grants and functions are as they were.
@@ -278,10 +247,7 @@ fn a_dump_restores_into_a_fresh_cluster() {
 
     let other = Cluster::start(Options::default());
     let restored = other.empty_database();
-    restored
-        .superuser()
-        .batch_execute("CREATE ROLE dumped_app LOGIN; CREATE ROLE dumped_ops LOGIN")
-        .unwrap();
+    restored.superuser().batch_execute("CREATE ROLE dumped_app LOGIN; CREATE ROLE dumped_ops LOGIN").unwrap();
     let done = other.client("pg_restore", &["-e", "-d", &restored.name, file]);
     assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
 
@@ -290,9 +256,7 @@ fn a_dump_restores_into_a_fresh_cluster() {
     let rows = "SELECT concat(o::text, u::text, s::text, p::text) FROM tenancy.organizations o, tenancy.users u, tenancy.organization_seats s,
                   tenancy.organization_subscriptions p";
     assert_eq!(text(&mut there, rows), text(&mut client, rows));
-    there
-        .batch_execute("SELECT tenancy.register_user('u2'); SELECT tenancy.assign_seat('o1', 'u2')")
-        .unwrap();
+    there.batch_execute("SELECT tenancy.register_user('u2'); SELECT tenancy.assign_seat('o1', 'u2')").unwrap();
     refused(there.query("SELECT tenancy.assign_seat('o1', 'u1')", &[]), "PT409", "seat_exists");
     let mut operator = restored.connect("dumped_ops");
     assert_eq!(text(&mut operator, "SELECT count(*)::text FROM tenancy.organizations"), "1");
@@ -311,19 +275,13 @@ fn snapshot(client: &mut Client) -> String {
 fn released_migrations_are_frozen() {
     let database = with_extension();
     let mut client = database.superuser();
-    for line in
-        include_str!("released_migrations.txt").lines().filter(|line| !line.starts_with('#'))
-    {
+    for line in include_str!("released_migrations.txt").lines().filter(|line| !line.starts_with('#')) {
         let (number, sha256) = line.split_once(' ').expect("number and SHA-256");
         let number: i32 = number.parse().expect("a number");
         let now: Option<String> = client
             .query_opt("SELECT sha256 FROM tenancy._migrations() WHERE number = $1", &[&number])
             .unwrap()
             .map(|row| row.get(0));
-        assert_eq!(
-            now.as_deref(),
-            Some(sha256),
-            "migration {number} was released and has been edited"
-        );
+        assert_eq!(now.as_deref(), Some(sha256), "migration {number} was released and has been edited");
     }
 }

@@ -7,10 +7,7 @@ use postgres::{Client, Error, Row};
 
 fn installed() -> Database<'static> {
     let database = cluster().empty_database();
-    database
-        .superuser()
-        .batch_execute("CREATE EXTENSION pg_tenancy; SELECT tenancy.install()")
-        .unwrap();
+    database.superuser().batch_execute("CREATE EXTENSION pg_tenancy; SELECT tenancy.install()").unwrap();
     database
 }
 
@@ -32,33 +29,17 @@ fn seats_are_given_ended_and_counted() {
              SELECT tenancy.register_organization('o1', 'One')",
         )
         .unwrap();
-    let none = refused(
-        row(&mut client, "SELECT tenancy.assign_seat('o1', 'u1')"),
-        "PT402",
-        "no_active_subscription",
-    );
+    let none = refused(row(&mut client, "SELECT tenancy.assign_seat('o1', 'u1')"), "PT402", "no_active_subscription");
     assert_eq!(none.message(), "Active organization subscription not found");
     row(&mut client, "SELECT tenancy.set_subscription('o1', 'teams', 'canceled', 2)").unwrap();
-    refused(
-        row(&mut client, "SELECT tenancy.assign_seat('o1', 'u1')"),
-        "PT402",
-        "no_active_subscription",
-    );
+    refused(row(&mut client, "SELECT tenancy.assign_seat('o1', 'u1')"), "PT402", "no_active_subscription");
     row(&mut client, "SELECT tenancy.set_subscription('o1', 'teams', 'active', 2)").unwrap();
 
     row(&mut client, "SELECT tenancy.assign_seat('o1', 'u1', 'admin')").unwrap();
     refused(row(&mut client, "SELECT tenancy.assign_seat('o1', 'u1')"), "PT409", "seat_exists");
-    row(
-        &mut client,
-        "SELECT tenancy.assign_seat('o1', 'u2', expires_at => clock_timestamp() + '100 ms')",
-    )
-    .unwrap();
+    row(&mut client, "SELECT tenancy.assign_seat('o1', 'u2', expires_at => clock_timestamp() + '100 ms')").unwrap();
     refused(row(&mut client, "SELECT tenancy.assign_seat('o1', 'u3')"), "PT402", "no_seat_left");
-    refused(
-        row(&mut client, "SELECT tenancy.set_subscription('o1', 'teams', 'active', 1)"),
-        "PT409",
-        "seats_in_use",
-    );
+    refused(row(&mut client, "SELECT tenancy.set_subscription('o1', 'teams', 'active', 1)"), "PT409", "seats_in_use");
     std::thread::sleep(std::time::Duration::from_millis(150));
     // u2's seat has lapsed: it is no seat, and somebody else may have it.
     assert!(!truth(&mut client, "SELECT tenancy.revoke_seat('o1', 'u2')"));
@@ -159,12 +140,7 @@ fn attribution_needs_membership_a_live_seat_and_a_subscription_that_pays() {
     assert!(truth(&mut client, personal), "neither member nor seat");
     row(&mut client, "SELECT tenancy.assign_seat('o1', 'u1', 'billing_manager')").unwrap();
     assert!(truth(&mut client, personal), "a seat, no membership");
-    assert!(
-        client
-            .query("SELECT * FROM tenancy.resolve_org_membership('u1', 'o1')", &[])
-            .unwrap()
-            .is_empty()
-    );
+    assert!(client.query("SELECT * FROM tenancy.resolve_org_membership('u1', 'o1')", &[]).unwrap().is_empty());
     row(&mut client, "SELECT tenancy.set_membership('u1', 'o1', 'org:admin')").unwrap();
 
     let fields = row(
@@ -182,9 +158,8 @@ fn attribution_needs_membership_a_live_seat_and_a_subscription_that_pays() {
     assert_eq!(fields.get::<_, i64>(6), 9);
     assert!(fields.get::<_, bool>(7));
 
-    let member = |claims: &str| {
-        format!("SELECT org_role, source FROM tenancy.resolve_org_membership('u1', 'o1', {claims})")
-    };
+    let member =
+        |claims: &str| format!("SELECT org_role, source FROM tenancy.resolve_org_membership('u1', 'o1', {claims})");
     for (claims, role, source) in [
         ("NULL", "org:admin", "directory"),
         ("'{}'", "org:admin", "directory"),
