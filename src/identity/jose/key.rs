@@ -37,8 +37,17 @@ impl Key {
             return Err(KeyReason::InvalidKid);
         }
         let material = Material::Secret(Zeroizing::new(secret.to_vec()));
-        let algorithms = jwk::algorithms(&material, Some(algorithm))?;
-        Key::new(kid.map(str::to_owned), &algorithms, &material)
+        Key::from_material(kid.map(str::to_owned), algorithm, &material)
+    }
+
+    /// Makes a key from its numbers, for exactly one algorithm.
+    pub(super) fn from_material(
+        kid: Option<String>,
+        algorithm: Algorithm,
+        material: &Material,
+    ) -> Result<Key, KeyReason> {
+        let algorithms = jwk::algorithms(material, Some(algorithm))?;
+        Key::new(kid, &algorithms, material)
     }
 
     fn new(kid: Option<String>, algorithms: &[Algorithm], material: &Material) -> Result<Key, KeyReason> {

@@ -20,6 +20,7 @@ pub mod jwk;
 pub mod jwks;
 pub mod key;
 pub mod kind;
+pub mod private_key;
 pub mod profile;
 pub mod reason;
 pub mod rsa;
