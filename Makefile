@@ -1,6 +1,6 @@
 # Each target is one line that calls scripts/; each does its own set-up.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint
+.PHONY: help setup demo test lint install
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 10
@@ -11,8 +11,11 @@ setup: ## system packages, cargo-pgrx, a private copy of the server; the others 
 demo: ## the whole story in a private Postgres; KEEP=1 leaves it up and says how to reach it
 	@KEEP='$(KEEP)' scripts/demo.sh
 
-test: ## every test: unit, in-database, from outside; T=name runs those whose name contains it
-	@T='$(T)' scripts/test.sh
+test: ## every test; T=name: those whose name contains it; S=lib or S=file: one suite only
+	@T='$(T)' S='$(S)' scripts/test.sh
 
 lint: ## formatting, clippy, rustdoc, shellcheck; any finding is an error
 	@scripts/lint.sh
+
+install: ## a release build into the system's server, or the one PG_CONFIG names
+	@PG_CONFIG='$(PG_CONFIG)' scripts/install.sh

@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # Runs every test: unit and in-database (cargo test --lib), then from outside (tests/*.rs).
-# T=name (or PGT_FILTER=name) runs only the tests whose name contains it.
+# T=name runs only the tests whose name contains it; S=lib only the first kind, S=file only those of tests/file.rs.
 # shellcheck source=scripts/setup.sh
 . "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 
-FILTER=${T:-${PGT_FILTER:-}}
+FILTER=${T:-}
+SUITE=${S:-}
 make_scratch
 export CARGO_PGRX_TEST_PGDATA=$PGT_SCRATCH/in-database
 as_server_user mkdir -p "$CARGO_PGRX_TEST_PGDATA"
@@ -24,12 +25,18 @@ run_tests() {
     if ! "$@" ${FILTER:+"$FILTER"} 9>&- 2>&1 | tee -a "$LOG"; then STATUS=1; fi
 }
 
-run_tests "Unit tests and tests inside the database" \
-    cargo test --no-fail-fast "${PGT_CARGO_TEST_FEATURES[@]}" --lib
-install_extension
-run_tests "Tests from outside" \
-    cargo test --no-fail-fast "${PGT_CARGO_FEATURES[@]}" --test '*'
+if [ -z "$SUITE" ] || [ "$SUITE" = lib ]; then
+    run_tests "Unit tests and tests inside the database" \
+        cargo test --no-fail-fast "${PGT_CARGO_TEST_FEATURES[@]}" --lib
+fi
+if [ "$SUITE" != lib ]; then
+    install_extension
+    run_tests "Tests from outside" \
+        cargo test --no-fail-fast "${PGT_CARGO_FEATURES[@]}" --test "${SUITE:-*}"
+fi
 
 step "Results"
-grep -E '^(## |test result:|test .* FAILED$|error: )' "$LOG" | sed 's/^## //' || true
+grep -E '^(## | +Running |test result:|test .* FAILED$|error: )' "$LOG" | sed -E 's/^## //; s/ \(target[^)]*\)//' || true
+awk '/^test result:/ { passed += $4; failed += $6; ignored += $8 }
+    END { printf "\nall: %d passed; %d failed; %d ignored\n", passed, failed, ignored }' "$LOG"
 if [ "$STATUS" != 0 ]; then die "some tests failed."; fi
