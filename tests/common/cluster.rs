@@ -45,22 +45,7 @@ impl Cluster {
     pub fn start(options: Options) -> Self {
         let folder = make_folder();
         let data = folder.join("data");
-        run(
-            "initdb",
-            &[
-                "-D",
-                path(&data),
-                "-U",
-                "postgres",
-                "-A",
-                "trust",
-                "-E",
-                "UTF8",
-                "--locale=C",
-                "--no-sync",
-                "--no-instructions",
-            ],
-        );
+        init(&data);
         if options.master_key {
             write_for_server(&folder.join("master.key"), &master_key(), 0o600);
         }
@@ -161,6 +146,27 @@ impl Drop for Cluster {
         drop(self.watcher.stdin.take());
         let _ = self.watcher.wait();
     }
+}
+
+/// A fresh data folder. initdb takes seconds on a busy machine, a copy does not: all binaries of one `make test`
+/// share what the first one made.
+fn init(data: &Path) {
+    let initdb = |folder: &Path| {
+        let locale = ["-E", "UTF8", "--locale=C"];
+        run("initdb", &[&["-D", path(folder), "-U", "postgres", "-A", "trust", "--no-sync"][..], &locale].concat());
+    };
+    let Some(scratch) = std::env::var_os("PGT_SCRATCH").map(PathBuf::from) else {
+        return initdb(data);
+    };
+    let made = scratch.join("fresh");
+    if !made.exists() {
+        let making = scratch.join(format!("fresh-{}", data.parent().and_then(Path::file_name).unwrap().display()));
+        initdb(&making);
+        // Another cluster of this binary may have been quicker; then its folder stays.
+        let _ = fs::rename(&making, &made);
+    }
+    let copied = Command::new("cp").arg("-a").args([&made, data]).status().expect("cp runs");
+    assert!(copied.success(), "the fresh data folder could not be copied");
 }
 
 /// A shell that waits for the end of this process (its standard input ends then) and tidies up after it.
