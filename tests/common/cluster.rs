@@ -205,7 +205,7 @@ fn settings(folder: &Path, options: &Options) -> String {
 /// 32 bytes in base64: a key for tests, the same in every run.
 fn master_key() -> String {
     use base64::{Engine, engine::general_purpose::STANDARD};
-    STANDARD.encode([7u8; 32]) + "\n"
+    STANDARD.encode(b"a master key of tests: 32 bytes.") + "\n"
 }
 
 fn make_folder() -> PathBuf {
