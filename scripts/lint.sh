@@ -5,16 +5,24 @@ PGT_WITH_LINTERS=1
 . "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 cd "$PGT_ROOT"
 
+for component in fmt clippy; do
+    cargo "$component" --version >/dev/null 2>&1 ||
+        die "cargo $component is missing." "Get it:  rustup component add rustfmt clippy"
+done
+
 step "cargo fmt"
 cargo fmt --check
 step "clippy"
 cargo clippy --all-targets "${PGT_CARGO_TEST_FEATURES[@]}" -- -D warnings
 step "rustdoc"
 RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --lib --document-private-items "${PGT_CARGO_TEST_FEATURES[@]}"
+# What is in the checkout, with or without git.
+sources() { find . \( -path ./target -o -path ./.git \) -prune -o -type f "$@" -print0; }
+
 step "shellcheck"
-git ls-files -z --cached --others --exclude-standard -- '*.sh' .ci/run | xargs -0 shellcheck -x
+sources \( -name '*.sh' -o -path ./.ci/run -o -path ./demo/sign \) | xargs -0 shellcheck -x
 step "No path of somebody's machine in any file"
-if git grep --untracked -nIE '(^|[^A-Za-z0-9_./$-])/(root|home|work|Users)/[A-Za-z0-9_.-]+' -- . ':!scripts/lint.sh'; then
+if sources ! -path ./scripts/lint.sh | xargs -0 grep -nIE '(^|[^A-Za-z0-9_./$-])/(root|home|work|Users)/[A-Za-z0-9_.-]+'; then
     die "the lines above name paths of one machine."
 fi
 note "lint: nothing found"

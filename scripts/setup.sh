@@ -41,7 +41,7 @@ install_packages() {
 }
 
 find_cargo() {
-    if ! command -v cargo >/dev/null && [ -x "$HOME/.cargo/bin/cargo" ]; then PATH="$HOME/.cargo/bin:$PATH"; fi
+    if ! command -v cargo >/dev/null && [ -x "${HOME:-}/.cargo/bin/cargo" ]; then PATH="$HOME/.cargo/bin:$PATH"; fi
     if ! command -v cargo >/dev/null; then
         die "cargo was not found." "Get Rust (1.95 or later) from https://rustup.rs, then run this again."
     fi
