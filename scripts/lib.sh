@@ -49,9 +49,17 @@ as_server_user() {
     fi
 }
 
+# Where short-lived folders go: TMPDIR, unless the server's user cannot reach it or a socket's path would
+# become too long there (107 bytes at most).
+choose_temporary_folder() {
+    PGT_TMP=${TMPDIR:-/tmp}
+    if [ ${#PGT_TMP} -gt 40 ] || ! as_server_user test -x "$PGT_TMP" 2>/dev/null; then PGT_TMP=/tmp; fi
+}
+
 # A private server tree lives in target/run; where the server's user cannot reach that
 # (root's home, a mktemp folder), in a folder of this checkout's own below TMPDIR.
 find_run_folder() {
+    choose_temporary_folder
     mkdir -p "$PGT_TARGET"
     if as_server_user test -x "$PGT_TARGET" 2>/dev/null; then
         PGT_RUN=$PGT_TARGET/run
@@ -59,7 +67,7 @@ find_run_folder() {
     else
         local hash
         hash=$(printf '%s' "$PGT_TARGET" | sha256sum | cut -c1-12)
-        PGT_RUN=${TMPDIR:-/tmp}/pg_tenancy-run-$hash
+        PGT_RUN=$PGT_TMP/pg_tenancy-run-$hash
         PGT_RUN_IS_TEMPORARY=1
         if [ -e "$PGT_RUN" ] || [ -L "$PGT_RUN" ]; then
             # The name can be guessed: what somebody else put there is not ours to run.
@@ -71,10 +79,9 @@ find_run_folder() {
     export PGT_RUN PGT_RUN_IS_TEMPORARY
 }
 
-# make_scratch: a folder for one run's clusters, sockets and keys; its path is short because a
-# socket's path may be no longer than 107 bytes. Everything in it is stopped and removed at exit.
+# make_scratch: a folder for one run's clusters, sockets and keys. Everything in it is stopped and removed at exit.
 make_scratch() {
-    PGT_SCRATCH=$(mktemp -d "${TMPDIR:-/tmp}/pgt.XXXXXX")
+    PGT_SCRATCH=$(mktemp -d "$PGT_TMP/pgt.XXXXXX")
     if [ "$(id -u)" = 0 ]; then chown postgres: "$PGT_SCRATCH"; fi
     export PGT_SCRATCH
     trap clean_up EXIT
@@ -96,7 +103,7 @@ clean_up() {
         stop_clusters_below "$PGT_SCRATCH"
         rm -rf "$PGT_SCRATCH"
         # A cluster kept by `make demo KEEP=1` still needs its tree.
-        if [ -n "${PGT_RUN_IS_TEMPORARY:-}" ] && ! grep -qsxF "$PGT_RUN" "${TMPDIR:-/tmp}"/pgt.*/kept; then
+        if [ -n "${PGT_RUN_IS_TEMPORARY:-}" ] && ! grep -qsxF "$PGT_RUN" "$PGT_TMP"/pgt.*/kept; then
             rm -rf "$PGT_RUN"
         fi
     fi
