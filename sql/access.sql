@@ -30,6 +30,7 @@ VALUES
     ('_health_schema()', 'internal'),
     ('_health_access()', 'internal'),
     ('_health_preload()', 'internal'),
+    ('_health_master_key()', 'internal'),
 
     -- errors and arguments
     ('_raise(text,text,text,text,jsonb)', 'internal'),

@@ -101,6 +101,30 @@ $$;
 
 COMMENT ON FUNCTION tenancy._health_preload() IS 'Check "preload": is the library in shared_preload_libraries?';
 
+CREATE FUNCTION tenancy._health_master_key()
+RETURNS TABLE (check_name text, status text, detail text, remedy text)
+LANGUAGE plpgsql
+STABLE
+AS $$
+DECLARE
+    message text;
+    hint text;
+BEGIN
+    -- Sealing is what tries the file: readable, closed to others, a key.
+    PERFORM tenancy._seal('\x00', 'health');
+    RETURN QUERY SELECT 'master_key'::text, 'ok'::text, 'the file is readable, closed to others and holds a key'::text, NULL::text;
+EXCEPTION WHEN OTHERS THEN
+    GET STACKED DIAGNOSTICS message = MESSAGE_TEXT, hint = PG_EXCEPTION_HINT;
+    RETURN QUERY SELECT 'master_key'::text,
+                        CASE WHEN coalesce(current_setting('tenancy.master_key_file', true), '') = ''
+                             THEN 'warning' ELSE 'error' END,
+                        message, hint;
+END
+$$;
+
+COMMENT ON FUNCTION tenancy._health_master_key() IS
+'Check "master_key": can secrets be sealed? A warning where tenancy.master_key_file is not set, an error where its file is of no use.';
+
 CREATE FUNCTION tenancy.health()
 RETURNS TABLE (check_name text, status text, detail text, remedy text)
 LANGUAGE plpgsql

@@ -338,10 +338,22 @@ fn health_is_well_after_install_and_says_what_is_not() {
     let bad = "SELECT detail FROM tenancy.health() WHERE status = 'error' AND remedy <> ''";
     assert!(list(&mut client, bad)[0].contains("users"));
 
-    let own = Cluster::start(Options { preload: false, ..Options::default() });
+    let own = Cluster::start(Options { preload: false, master_key: false, ..Options::default() });
     let database = own.empty_database();
     let mut client = database.superuser();
     client.batch_execute("CREATE EXTENSION pg_tenancy; SELECT tenancy.install()").unwrap();
-    let warned = "SELECT check_name FROM tenancy.health() WHERE status = 'warning'";
-    assert_eq!(list(&mut client, warned), ["preload"]);
+    let warned = "SELECT check_name FROM tenancy.health() WHERE status = 'warning' AND remedy <> ''";
+    assert_eq!(list(&mut client, warned), ["master_key", "preload"]);
+    let file = own.write_file("open.key", "00", 0o644);
+    own.set("tenancy.master_key_file", file.to_str().unwrap());
+    own.reload();
+    let error = "SELECT concat(check_name, ': ', detail) FROM tenancy.health() WHERE status = 'error'";
+    let said = loop {
+        let said = list(&mut client, error);
+        if !said.is_empty() {
+            break said;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    };
+    assert!(said[0].starts_with("master_key: ") && said[0].contains("0600"), "{said:?}");
 }

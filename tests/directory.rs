@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Database, cluster, fails_with, in_parallel, refused};
+use common::{Database, Token, cluster, fails_with, in_parallel, refused};
 use postgres::{Client, Error, Row};
 
 fn installed() -> Database<'static> {
@@ -261,4 +261,44 @@ fn constraints_hold_what_must_hold() {
     ] {
         fails_with(client.execute(statement, &[]), sqlstate);
     }
+}
+
+/// What an application role reads of the directory is what its identity may see, and nothing without one.
+#[test]
+fn each_identity_reads_its_own_tenant_and_its_own_user() {
+    let database = cluster().database();
+    database
+        .superuser()
+        .batch_execute(
+            "SELECT tenancy.register_organization('north', 'North'), tenancy.register_organization('south', 'South');
+             SELECT tenancy.register_organization('north-2', 'North two', 'north');
+             SELECT tenancy.register_user('n1'), tenancy.register_user('n2'), tenancy.register_user('s1');
+             SELECT tenancy.set_subscription(o, 'teams', 'active', 5) FROM unnest('{north,south}'::text[]) AS o;
+             SELECT tenancy.assign_seat('north', 'n1'), tenancy.assign_seat('north', 'n2'), tenancy.assign_seat('south', 's1');
+             SELECT tenancy.set_membership('n1', 'north', 'org:member'), tenancy.set_membership('s1', 'south', 'org:member')",
+        )
+        .unwrap();
+    let seen = "SELECT concat_ws(' ', (SELECT string_agg(tenant_id, ',') FROM tenancy.tenants),
+        (SELECT string_agg(external_id, ',' ORDER BY external_id) FROM tenancy.organizations),
+        (SELECT string_agg(external_id, ',') FROM tenancy.users),
+        (SELECT count(*) FROM tenancy.organization_memberships), (SELECT count(*) FROM tenancy.organization_subscriptions),
+        (SELECT count(*) FROM tenancy.organization_seats))";
+    let mut app = database.connect("app");
+    let mut sees = |token: Option<Token>| {
+        let mut transaction = app.transaction().unwrap();
+        if let Some(token) = token {
+            transaction.query("SELECT tenancy.authenticate($1)", &[&token.sign()]).unwrap();
+        }
+        transaction.query_one(seen, &[]).unwrap().get::<_, String>(0)
+    };
+    assert_eq!(sees(None), "0 0 0");
+    assert_eq!(sees(Some(Token::for_member("n1", "north"))), "north north,north-2 n1 1 1 2");
+    assert_eq!(sees(Some(Token::for_member("s1", "south"))), "south south s1 1 1 1");
+    assert_eq!(sees(Some(Token::for_user("n1"))), "n1 0 0 0");
+    assert_eq!(sees(Some(Token::for_user("unregistered"))), "0 0 0");
+    assert_eq!(
+        database.connect("ops").query_one(seen, &[]).unwrap().get::<_, String>(0).matches("south").count(),
+        2,
+        "operators read every tenant"
+    );
 }

@@ -151,6 +151,20 @@ fn a_changed_migration_is_noticed() {
     assert!(error.message().contains("directory"), "{error:?}");
 }
 
+/// A new package over old SQL functions: tables must not run ahead of the functions that use them.
+#[test]
+fn migrate_waits_for_alter_extension_update() {
+    let database = with_extension();
+    let mut client = database.superuser();
+    client
+        .batch_execute(
+            "SELECT tenancy.install(); UPDATE pg_extension SET extversion = '0.0.1' WHERE extname = 'pg_tenancy'",
+        )
+        .unwrap();
+    let error = refused(client.query("SELECT tenancy.migrate()", &[]), "55000", "extension_behind");
+    assert!(error.hint().unwrap().contains("ALTER EXTENSION pg_tenancy UPDATE"));
+}
+
 #[test]
 fn another_superuser_installs_and_the_extensions_owner_owns() {
     let database = with_extension();
