@@ -63,9 +63,6 @@ VALUES
     ('org_uuid()', 'application'),
     ('tenant_bigint()', 'application'),
     ('expires_at()', 'application'),
-    -- what identity() is made of; each tells only of the caller's own identity
-    ('_permissions()', 'application'),
-    ('_provenance()', 'application'),
 
     -- identity: who is asking
     ('authenticate(text)', 'application'),
@@ -88,6 +85,8 @@ VALUES
     ('revoke_token(text,text,timestamptz)', 'operator'),
     ('revoke_session(text,text)', 'operator'),
     ('revoke_user(text,text)', 'operator'),
+    ('_permissions()', 'internal'),
+    ('_provenance()', 'internal'),
     ('_require(text,text,text)', 'internal'),
     ('_require_issuer(text)', 'internal'),
     ('_insert_key(text,text,text,jsonb,bytea,text,timestamptz,timestamptz)', 'internal'),

@@ -22,7 +22,11 @@ extension_sql_file!("../sql/access.sql", name = "access");
 extension_sql_file!("../sql/directory.sql", name = "directory");
 extension_sql_file!("../sql/directory/seats.sql", name = "directory_seats");
 extension_sql_file!("../sql/directory/resolve.sql", name = "directory_resolve");
-extension_sql_file!("../sql/identity/identity.sql", name = "identity");
+extension_sql_file!(
+    "../sql/identity/identity.sql",
+    name = "identity",
+    requires = ["accessors", identity::permissions, identity::provenance]
+);
 extension_sql_file!("../sql/identity/issuers.sql", name = "identity_issuers");
 extension_sql_file!("../sql/identity/revocations.sql", name = "identity_revocations");
 extension_sql_file!(

@@ -20,9 +20,26 @@ CREATE TYPE tenancy.identity AS (
 );
 COMMENT ON TYPE tenancy.identity IS
 'Who a transaction acts for: external ids as text, internal ids as uuid; pool: organization or personal; source: token, act_as or api_key.';
+COMMENT ON COLUMN tenancy.identity.user_id IS 'External id of the user (sub).';
+COMMENT ON COLUMN tenancy.identity.tenant_id IS 'The tenant, the isolation boundary.';
+COMMENT ON COLUMN tenancy.identity.org_id IS 'External id of the organization acted for; NULL: personal.';
+COMMENT ON COLUMN tenancy.identity.org_role IS 'Role in the organization.';
+COMMENT ON COLUMN tenancy.identity.pool IS 'Which pool of credits pays: organization or personal.';
+COMMENT ON COLUMN tenancy.identity.namespace IS 'Namespace of user_id and org_id.';
+COMMENT ON COLUMN tenancy.identity.session_id IS 'The provider''s session (sid).';
+COMMENT ON COLUMN tenancy.identity.correlation_id IS 'Follows the work through ledger, events and audit.';
+COMMENT ON COLUMN tenancy.identity.user_uuid IS 'tenancy.users.id, where the user is registered.';
+COMMENT ON COLUMN tenancy.identity.organization_id IS 'tenancy.organizations.id, where the organization is registered.';
+COMMENT ON COLUMN tenancy.identity.seat_id IS 'The active seat when the identity was established.';
+COMMENT ON COLUMN tenancy.identity.expires_at IS 'When the identity ends.';
+COMMENT ON COLUMN tenancy.identity.permissions IS 'What the token or the role permits.';
+COMMENT ON COLUMN tenancy.identity.source IS 'token, act_as or api_key.';
+COMMENT ON COLUMN tenancy.identity.issuer IS 'The token''s issuer.';
+COMMENT ON COLUMN tenancy.identity.token_id IS 'The token''s jti.';
 
+-- As its owner, for what only it may call: both tell of the caller's own identity alone.
 CREATE FUNCTION tenancy.identity() RETURNS tenancy.identity
-LANGUAGE sql STABLE PARALLEL SAFE
+LANGUAGE sql STABLE PARALLEL SAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT ROW (
         tenancy.user_id(), tenancy.tenant_id(), tenancy.org_id(), tenancy.org_role(), tenancy.pool(),
