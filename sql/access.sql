@@ -33,7 +33,8 @@ VALUES
     ('_health_master_key()', 'internal'),
 
     -- errors and arguments
-    ('_raise(text,text,text,text,jsonb)', 'internal'),
+    -- also called by isolation's functions, which run with the operator's own rights
+    ('_raise(text,text,text,text,jsonb)', 'operator'),
     ('_require_id(text,text,boolean)', 'internal'),
     ('_require_text(text,text,integer)', 'internal'),
     ('_require_value(anyelement,text)', 'internal'),
@@ -119,7 +120,43 @@ VALUES
     ('_own_tenant(text,text,text)', 'internal'),
     ('_lock_subscription(uuid)', 'internal'),
     ('_end_lapsed_seats(uuid)', 'internal'),
-    ('_revoke_open_seat(uuid,uuid,text)', 'internal')
+    ('_revoke_open_seat(uuid,uuid,text)', 'internal'),
+
+    -- isolation: protect_table and its kin run with the caller's own rights, and so do their helpers
+    ('protect_table(regclass,name,name,boolean,name,boolean)', 'operator'),
+    ('unprotect_table(regclass)', 'operator'),
+    ('_relation_name(regclass)', 'operator'),
+    ('_isolation_tree(regclass)', 'operator'),
+    ('_isolation_accessor(regclass,name,text)', 'operator'),
+    ('_isolation_grants(regclass)', 'operator'),
+    ('_isolation_roles(regclass,name)', 'operator'),
+    ('_isolation_policies(regclass,name,name,name)', 'operator'),
+    ('_isolation_reach(regclass,text)', 'operator'),
+    ('_policy_stands(regclass,name,boolean,name[],text)', 'operator'),
+    ('_protection_of(regclass)', 'operator'),
+    ('_record_protection(regclass,name,name,name)', 'operator'),
+    ('_forget_protection(regclass)', 'operator'),
+    ('_protection_target(regclass,name,name,name,boolean)', 'operator'),
+    ('_check_protectable(regclass)', 'operator'),
+    ('_check_isolation_column(regclass,name,text)', 'operator'),
+    ('_check_operator_role(regclass,name)', 'operator'),
+    ('_check_rows_have_tenant(regclass,name)', 'operator'),
+    ('_check_composite_keys(regclass,name)', 'operator'),
+    ('_count_rows(regclass,text)', 'operator'),
+    ('_tenant_column_of(regclass,name,oid)', 'operator'),
+    ('_unscoped_keys(regclass,name)', 'operator'),
+    ('_unscoped_foreign_keys(regclass,name)', 'operator'),
+    ('_tenant_foreign_key(oid,name,name)', 'operator'),
+    ('_tenant_key(regclass,name,oid,text,name)', 'operator'),
+    ('_key_statements(regclass,name)', 'operator'),
+    ('_leads_with(regclass,name)', 'operator'),
+    ('_column_statements(regclass,name)', 'operator'),
+    ('_index_statements(regclass,name,boolean)', 'operator'),
+    ('_policy_statements(regclass,name,name,name)', 'operator'),
+    ('_revoke_statements(regclass,name)', 'operator'),
+    ('_protection_statements(regclass,name,name,name,boolean)', 'operator'),
+    ('_report_keys(regclass,name)', 'operator'),
+    ('_report_protection(regclass,name,name)', 'operator')
 $$;
 
 COMMENT ON FUNCTION tenancy._function_access() IS

@@ -3,6 +3,7 @@
 mod changes;
 mod identity;
 mod ids;
+mod isolation;
 mod pg;
 mod schema;
 

@@ -30,6 +30,7 @@ pub const ALL: &[Migration] = &[
     migration!(0, "base", "0000_base.sql"),
     migration!(1, "directory", "0001_directory.sql"),
     migration!(2, "identity", "0002_identity.sql"),
+    migration!(3, "isolation", "0003_isolation.sql"),
 ];
 
 /// The number of the last migration: what `tenancy.schema_migrations` must have arrived at.

@@ -1,0 +1,85 @@
+-- The record of what is protected. Protecting runs with the caller's rights and the record is not the caller's to
+-- write, so these few functions run as the extension's owner. They believe nothing they are told: a row is written only
+-- when the catalogs show that very protection, and taken away only under a policy that only the table's owner can make.
+
+CREATE FUNCTION tenancy._protection_of(table_name regclass)
+RETURNS TABLE (tenant_column name, org_column name, operator_role name)
+LANGUAGE plpgsql STABLE SECURITY DEFINER ROWS 1 SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    PERFORM tenancy._require_installed();
+    RETURN QUERY
+        WITH RECURSIVE up(relation, height) AS (
+            SELECT _protection_of.table_name::oid, 0
+            UNION ALL
+            SELECT i.inhparent, u.height + 1
+              FROM up u
+              JOIN pg_catalog.pg_inherits i ON i.inhrelid = u.relation
+        )
+        SELECT t.tenant_column, t.org_column, t.operator_role
+          FROM up u
+          JOIN tenancy.protected_tables t ON t.relation = u.relation
+         ORDER BY u.height
+         LIMIT 1;
+END;
+$$;
+COMMENT ON FUNCTION tenancy._protection_of(regclass) IS
+    'Internal: how a table, or the parent it is a part of, is recorded as protected; no row where it is not.';
+
+CREATE FUNCTION tenancy._record_protection(
+    table_name regclass, tenant_column name, org_column name, operator_role name) RETURNS boolean
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    PERFORM tenancy._require_installed();
+    IF table_name IS NULL OR tenant_column IS NULL
+       OR tenancy._isolation_accessor(table_name, tenant_column, 'tenant') IS NULL
+       OR EXISTS (SELECT FROM tenancy._column_statements(table_name, tenant_column))
+       OR EXISTS (SELECT FROM tenancy._policy_statements(table_name, tenant_column, org_column, operator_role)) THEN
+        PERFORM tenancy._raise('42501', 'not_protected',
+            format('%s is not protected in that way', coalesce(tenancy._relation_name(table_name), 'it')),
+            'Call tenancy.protect_table, which protects the table and records it.');
+    END IF;
+    -- A partition or child is protected with its parent, and recorded with it.
+    IF EXISTS (SELECT FROM pg_catalog.pg_inherits i
+                WHERE i.inhrelid = _record_protection.table_name
+                  AND EXISTS (SELECT FROM tenancy._protection_of(i.inhparent))) THEN
+        RETURN true;
+    END IF;
+    UPDATE tenancy.protected_tables t
+       SET tenant_column = _record_protection.tenant_column,
+           org_column = _record_protection.org_column,
+           operator_role = _record_protection.operator_role,
+           updated_at = now()
+     WHERE t.relation = table_name
+       AND (t.tenant_column, t.org_column, t.operator_role)
+           IS DISTINCT FROM (_record_protection.tenant_column, _record_protection.org_column, _record_protection.operator_role);
+    IF NOT FOUND THEN
+        INSERT INTO tenancy.protected_tables AS t (relation, tenant_column, org_column, operator_role, protected_by)
+        VALUES (_record_protection.table_name, _record_protection.tenant_column, _record_protection.org_column,
+                _record_protection.operator_role, session_user)
+        ON CONFLICT ON CONSTRAINT protected_tables_pkey DO NOTHING;
+    END IF;
+    RETURN true;
+END;
+$$;
+COMMENT ON FUNCTION tenancy._record_protection(regclass, name, name, name) IS
+    'Internal: records a protection that the catalogs show to stand; anything else is refused (42501, reason not_protected).';
+
+CREATE FUNCTION tenancy._forget_protection(table_name regclass) RETURNS boolean
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    PERFORM tenancy._require_installed();
+    IF NOT EXISTS (SELECT FROM pg_catalog.pg_policy p
+                    WHERE p.polrelid = table_name AND p.polname = 'tenancy_release') THEN
+        PERFORM tenancy._raise('42501', 'not_released',
+            format('%s was not released by its owner', tenancy._relation_name(table_name)),
+            'Call tenancy.unprotect_table as the owner of the table.');
+    END IF;
+    DELETE FROM tenancy.protected_tables t WHERE t.relation = table_name;
+    RETURN FOUND;
+END;
+$$;
+COMMENT ON FUNCTION tenancy._forget_protection(regclass) IS
+    'Internal: takes a table off the record while its owner''s policy tenancy_release stands on it; else 42501.';

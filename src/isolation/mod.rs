@@ -1,0 +1,14 @@
+//! Isolation: what may they see. All of it is SQL; this file says in which order it loads.
+
+use pgrx::extension_sql_file;
+
+extension_sql_file!("../../sql/isolation/shape.sql", name = "isolation_shape", requires = ["accessors", "errors"]);
+extension_sql_file!("../../sql/isolation/record.sql", name = "isolation_record", requires = ["isolation_shape"]);
+extension_sql_file!("../../sql/isolation/checks.sql", name = "isolation_checks", requires = ["isolation_shape"]);
+extension_sql_file!("../../sql/isolation/keys.sql", name = "isolation_keys", requires = ["isolation_record"]);
+extension_sql_file!("../../sql/isolation/plan.sql", name = "isolation_plan", requires = ["isolation_keys"]);
+extension_sql_file!(
+    "../../sql/isolation/protect.sql",
+    name = "isolation_protect",
+    requires = ["isolation_plan", "isolation_checks"]
+);

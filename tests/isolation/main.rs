@@ -1,0 +1,10 @@
+//! Isolation, seen from outside: real connections as ordinary roles.
+
+#[path = "../common/mod.rs"]
+mod common;
+mod composite_keys;
+mod operator;
+mod parts;
+mod protect;
+mod refusals;
+mod world;
