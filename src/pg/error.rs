@@ -49,7 +49,10 @@ impl State {
 
 /// An error with everything a program and a person need. Never holds a token or a secret.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Error {
+pub struct Error(Box<Body>);
+
+#[derive(Clone, Debug, PartialEq)]
+struct Body {
     state: State,
     reason: &'static str,
     message: String,
@@ -60,39 +63,39 @@ pub struct Error {
 impl Error {
     /// `reason` is stable and snake_case; it becomes DETAIL's `"reason"`.
     pub fn new(state: State, reason: &'static str, message: impl Into<String>) -> Self {
-        Self { state, reason, message: message.into(), hint: String::new(), detail: Map::new() }
+        Self(Box::new(Body { state, reason, message: message.into(), hint: String::new(), detail: Map::new() }))
     }
 
     /// What the reader can do about it.
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
-        self.hint = hint.into();
+        self.0.hint = hint.into();
         self
     }
 
     /// One more member of DETAIL's object.
     pub fn detail(mut self, name: &str, value: impl Into<Value>) -> Self {
-        self.detail.insert(name.to_owned(), value.into());
+        self.0.detail.insert(name.to_owned(), value.into());
         self
     }
 
     /// The stable name of what went wrong.
     pub fn reason(&self) -> &'static str {
-        self.reason
+        self.0.reason
     }
 
     fn detail_text(&self) -> String {
         let mut object = Map::new();
-        object.insert("reason".to_owned(), self.reason.into());
-        object.extend(self.detail.clone());
+        object.insert("reason".to_owned(), self.0.reason.into());
+        object.extend(self.0.detail.clone());
         Value::Object(object).to_string()
     }
 
     /// Raises the error in Postgres and does not return.
     pub(super) fn raise(self) -> ! {
-        let state = self.state.packed();
+        let state = self.0.state.packed();
         let detail = copy_to_postgres(&self.detail_text());
-        let message = copy_to_postgres(&self.message);
-        let hint = (!self.hint.is_empty()).then(|| copy_to_postgres(&self.hint));
+        let message = copy_to_postgres(&self.0.message);
+        let hint = (!self.0.hint.is_empty()).then(|| copy_to_postgres(&self.0.hint));
         drop(self);
         // SAFETY: the strings live in Postgres' memory, nothing here has a destructor, and errfinish
         // at ERROR does not return.
