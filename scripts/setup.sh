@@ -6,6 +6,7 @@
 
 PACKAGES="postgresql-$PGT_PG_MAJOR postgresql-server-dev-$PGT_PG_MAJOR gcc libc6-dev pkg-config libssl-dev make openssl"
 if [ -n "${PGT_WITH_LINTERS:-}" ]; then PACKAGES="$PACKAGES shellcheck"; fi
+if [ -n "${PGT_WITH_FUZZERS:-}" ]; then PACKAGES="$PACKAGES g++"; fi
 
 missing_packages() {
     local package
