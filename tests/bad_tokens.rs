@@ -158,7 +158,7 @@ fn keys_and_issuers_that_cannot_be_right_are_refused() {
         refused(call(statement), sqlstate, reason);
     }
     for (arguments, sqlstate, reason) in [
-        (format!("'https://issuer.test', 'k', 'HS256', decode(repeat('ab', 31), 'hex')"), "22023", "weak_key"),
+        ("'https://issuer.test', 'k', 'HS256', decode(repeat('ab', 31), 'hex')".to_owned(), "22023", "weak_key"),
         (format!("'https://issuer.test', 'k', 'HS512', {secret}"), "22023", "weak_key"),
         (format!("'https://issuer.test', 'k', 'RS256', {secret}"), "22023", "unsupported_algorithm"),
         (format!("'https://issuer.test', 'k', NULL, {secret}"), "22023", "unknown_algorithm"),

@@ -83,9 +83,9 @@ impl Issuer {
         }
         let keys = self.keys(kid)?;
         let now = pg::now_micros();
-        let usable = keys.iter().filter(|key| key.is_usable(now));
+        let mut usable = keys.iter().filter(|key| key.is_usable(now));
         match kid {
-            Some(_) => match usable.last() {
+            Some(_) => match usable.next() {
                 Some(key) => Ok(use_key(&key.key)),
                 None => Err(Refusal::UnknownKey.into()),
             },

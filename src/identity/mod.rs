@@ -4,6 +4,7 @@
 //! identity itself is kept by [`crate::pg`]. What stands here is the surface, thin.
 
 mod issuers;
+#[allow(dead_code, unused_imports)] // signing is the tokens domain's
 pub mod jose;
 mod keys;
 mod master_key;

@@ -83,11 +83,11 @@ accessor!(tenancy_pool, pg_finfo_tenancy_pool, |b| text(b, Text::Pool));
 accessor!(tenancy_session_id, pg_finfo_tenancy_session_id, |b| text(b, Text::SessionId));
 accessor!(tenancy_correlation_id, pg_finfo_tenancy_correlation_id, |b| text(b, Text::CorrelationId));
 accessor!(tenancy_identity_namespace, pg_finfo_tenancy_identity_namespace, |b| text(b, Text::Namespace));
-accessor!(tenancy_user_uuid, pg_finfo_tenancy_user_uuid, |b| uuid(b, Uuid::UserUuid));
-accessor!(tenancy_organization_id, pg_finfo_tenancy_organization_id, |b| uuid(b, Uuid::OrganizationId));
-accessor!(tenancy_seat_id, pg_finfo_tenancy_seat_id, |b| uuid(b, Uuid::SeatId));
-accessor!(tenancy_tenant_uuid, pg_finfo_tenancy_tenant_uuid, |b| uuid(b, Uuid::TenantUuid));
-accessor!(tenancy_org_uuid, pg_finfo_tenancy_org_uuid, |b| uuid(b, Uuid::OrgUuid));
+accessor!(tenancy_user_uuid, pg_finfo_tenancy_user_uuid, |b| uuid(b, Uuid::User));
+accessor!(tenancy_organization_id, pg_finfo_tenancy_organization_id, |b| uuid(b, Uuid::Organization));
+accessor!(tenancy_seat_id, pg_finfo_tenancy_seat_id, |b| uuid(b, Uuid::Seat));
+accessor!(tenancy_tenant_uuid, pg_finfo_tenancy_tenant_uuid, |b| uuid(b, Uuid::Tenant));
+accessor!(tenancy_org_uuid, pg_finfo_tenancy_org_uuid, |b| uuid(b, Uuid::Org));
 accessor!(tenancy_tenant_bigint, pg_finfo_tenancy_tenant_bigint, |b| b.tenant_bigint.map(pg_sys::Datum::from));
 accessor!(tenancy_expires_at, pg_finfo_tenancy_expires_at, |b| {
     (b.expires_at != i64::MAX).then(|| pg_sys::Datum::from(b.expires_at))

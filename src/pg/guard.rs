@@ -17,7 +17,7 @@ struct Raised(*mut pg_sys::ErrorData);
 // SAFETY: a backend has one thread; `Send` is only asked for by the panic machinery.
 unsafe impl Send for Raised {}
 
-/// Runs the body of a SQL function. An [`Error`] is raised with its own SQLSTATE, DETAIL and HINT; an
+/// Runs the body of a SQL function. An [`Error`](super::Error) is raised with its own SQLSTATE, DETAIL and HINT; an
 /// error of Postgres that crossed [`boundary`] is raised again as it was.
 pub fn entry<T>(body: impl FnOnce() -> super::Result<T>) -> T {
     match catch_unwind(AssertUnwindSafe(body)) {
@@ -94,7 +94,6 @@ pub(super) mod raw {
             read_only: bool,
             count: std::ffi::c_long,
         ) -> c_int;
-        pub fn SPI_execute(src: *const c_char, read_only: bool, count: std::ffi::c_long) -> c_int;
         pub fn PushActiveSnapshot(snapshot: pg_sys::Snapshot);
         pub fn PopActiveSnapshot();
         pub fn GetLatestSnapshot() -> pg_sys::Snapshot;

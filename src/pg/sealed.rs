@@ -34,11 +34,11 @@ const TEXTS: usize = 8;
 /// The uuid fields an accessor reads.
 #[derive(Clone, Copy)]
 pub(super) enum Uuid {
-    UserUuid,
-    OrganizationId,
-    SeatId,
-    TenantUuid,
-    OrgUuid,
+    User,
+    Organization,
+    Seat,
+    Tenant,
+    Org,
 }
 const UUIDS: usize = 5;
 

@@ -12,7 +12,8 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::ffi::CString;
 
-/// A parameter.
+/// A parameter: one variant for each type a statement takes.
+#[allow(dead_code)]
 #[derive(Clone, Copy, Debug)]
 pub enum Arg<'a> {
     Text(Option<&'a str>),
@@ -144,23 +145,6 @@ pub fn query_opt<T>(
 /// Runs a statement for its effect; gives the number of rows it touched.
 pub fn execute(text: &'static str, args: &[Arg]) -> Result<u64> {
     run(text, args, Mode::Write, |count, _| Ok(count as u64))
-}
-
-/// Runs a script of several statements, once: for migrations, whose text comes from the program.
-pub fn script(text: &str) -> Result<()> {
-    let text = CString::new(text)
-        .map_err(|_| Error::new(State::INTERNAL, "nul_in_script", "A script of the extension holds a NUL"))?;
-    let source = text.as_ptr();
-    // SAFETY: C calls only; the text outlives them.
-    let code = unsafe {
-        boundary(|| {
-            raw::SPI_connect();
-            let code = raw::SPI_execute(source, false, 0);
-            raw::SPI_finish();
-            code
-        })
-    };
-    checked(code).map(drop)
 }
 
 fn run<T>(
