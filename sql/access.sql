@@ -122,6 +122,14 @@ VALUES
     ('_end_lapsed_seats(uuid)', 'internal'),
     ('_revoke_open_seat(uuid,uuid,text)', 'internal'),
 
+    -- credits
+    ('spend_credits(numeric,text,text,text,jsonb)', 'application'),
+    ('credit_balance(text,text,timestamptz)', 'application'),
+    ('deduct_credits_pooled(text,numeric,text,text,text)', 'service'),
+    ('deduct_credits(text,numeric,text,text,text,text,jsonb)', 'service'),
+    ('grant_credits(numeric,text,text,text,timestamptz,integer,text,text)', 'operator'),
+    ('install_compat(name)', 'owner'),
+
     -- isolation: protect_table and its kin run with the caller's own rights, and so do their helpers
     ('protect_table(regclass,name,name,boolean,name,boolean)', 'operator'),
     ('unprotect_table(regclass)', 'operator'),
@@ -175,6 +183,10 @@ VALUES
     ('organization_memberships', 'application', NULL),
     ('organization_subscriptions', 'application', NULL),
     ('organization_seats', 'application', NULL),
+    -- Its credits, and who spent them.
+    ('credit_pools', 'application', NULL),
+    ('credit_grants', 'application', NULL),
+    ('credit_transactions', 'application', NULL),
     -- The identity's own row: who am I.
     ('users', 'application', NULL),
     -- Operators administer every tenant: the policy operator_rows, made by grant_access, opens all rows to them.
@@ -183,7 +195,10 @@ VALUES
     ('organization_memberships', 'operator', NULL),
     ('organization_subscriptions', 'operator', NULL),
     ('organization_seats', 'operator', NULL),
-    ('users', 'operator', NULL)
+    ('users', 'operator', NULL),
+    ('credit_pools', 'operator', NULL),
+    ('credit_grants', 'operator', NULL),
+    ('credit_transactions', 'operator', NULL)
 $$;
 
 COMMENT ON FUNCTION tenancy._table_access() IS

@@ -1,6 +1,7 @@
 //! `pg_tenancy`: who is asking, what may they see, who pays; answered in the caller's own transaction.
 
 mod changes;
+mod credits;
 mod identity;
 mod ids;
 mod isolation;
@@ -53,6 +54,18 @@ extension_sql_file!(
         identity::keys::seal,
         identity::keys::unseal,
         identity::keys::sealed_under_current_key
+    ]
+);
+extension_sql_file!("../sql/credits/types.sql", name = "credits_types");
+extension_sql_file!(
+    "../sql/credits.sql",
+    name = "credits",
+    requires = [
+        credits::deduct_credits_pooled,
+        credits::deduct_credits,
+        credits::spend_credits,
+        credits::grant::grant_credits,
+        credits::balance::credit_balance
     ]
 );
 extension_sql_file!("../sql/health.sql", name = "health");

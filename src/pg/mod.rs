@@ -6,23 +6,29 @@
 #![allow(unsafe_code)]
 
 mod accessors;
+mod composite;
 mod cursors;
 mod error;
 mod guard;
 mod identity;
 mod invalidation;
+mod jsonb;
+mod numeric;
 mod sealed;
 mod settings;
 pub mod sql;
 mod transaction;
 
+pub use composite::{Composite, Fields};
 pub use error::{Error, Result, State};
 pub use guard::entry;
 pub use identity::Identity;
 pub use invalidation::{announce_change, epoch, watch};
-pub use sealed::{current_value, seal, unseal};
+pub use jsonb::Jsonb;
+pub use numeric::{Decimal, Micros};
+pub use sealed::{Bearer, bearer, current_value, seal, unseal};
 pub use settings::master_key_file;
-pub use transaction::{now_micros, statement_start_micros, warn_outside_transaction};
+pub use transaction::{calling_role, now_micros, snapshot_is_kept, statement_start_micros, warn_outside_transaction};
 
 /// Run once when the library is loaded into a backend (or into the postmaster, with preload).
 pub fn init() {

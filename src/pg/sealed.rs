@@ -127,6 +127,33 @@ pub fn current_value() -> Option<Identity> {
     Identity::from_value(value.to_str().ok()?).ok()
 }
 
+/// Who the identity in force is for, expired or not.
+pub struct Bearer {
+    /// Not expired at the start of this statement.
+    pub live: bool,
+    pub user_id: String,
+    pub org_id: Option<String>,
+    pub namespace: String,
+    pub tenant_id: String,
+    pub correlation_id: Option<String>,
+}
+
+/// The bearer of the identity in force; none where none is set. An expired identity opens nothing, but it still
+/// keeps a transaction from acting for somebody else.
+pub fn bearer() -> Option<Bearer> {
+    // SAFETY: as in `live`; everything is copied.
+    let block = unsafe { CURRENT.load(Relaxed).as_ref() }?;
+    let text = |field| block.text(field).map(|bytes| String::from_utf8_lossy(bytes).into_owned());
+    Some(Bearer {
+        live: block.expires_at > super::statement_start_micros(),
+        user_id: text(Text::UserId).unwrap_or_default(),
+        org_id: text(Text::OrgId),
+        namespace: text(Text::Namespace).unwrap_or_default(),
+        tenant_id: text(Text::TenantId).unwrap_or_default(),
+        correlation_id: text(Text::CorrelationId),
+    })
+}
+
 /// Makes `identity` the transaction's identity. `fingerprint` names the proof it came from: the same
 /// proof again is a no-op, another identity is PT403 `identity_already_set`.
 pub fn seal(identity: Identity, fingerprint: [u8; 32]) -> Result<()> {

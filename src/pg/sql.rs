@@ -5,6 +5,8 @@
 //! search_path.
 
 use super::guard::{boundary, raw};
+use super::jsonb::Jsonb;
+use super::numeric::{Decimal, Micros};
 use super::{Error, Result, State};
 use pgrx::pg_sys::{self, Datum, Oid};
 use pgrx::{FromDatum, IntoDatum};
@@ -25,6 +27,9 @@ pub enum Arg<'a> {
     Long(Option<i64>),
     /// Microseconds since 2000-01-01 UTC.
     Time(Option<i64>),
+    /// A `numeric` with six decimals, in millionths.
+    Micros(Option<i128>),
+    Jsonb(Option<&'a Jsonb>),
 }
 
 impl<'a> From<&'a str> for Arg<'a> {
@@ -56,10 +61,12 @@ impl Arg<'_> {
             Arg::Int(_) => pg_sys::INT4OID,
             Arg::Long(_) => pg_sys::INT8OID,
             Arg::Time(_) => pg_sys::TIMESTAMPTZOID,
+            Arg::Micros(_) => pg_sys::NUMERICOID,
+            Arg::Jsonb(_) => pg_sys::JSONBOID,
         }
     }
 
-    fn datum(&self) -> Option<Datum> {
+    pub(super) fn datum(&self) -> Option<Datum> {
         match *self {
             Arg::Text(value) => value.and_then(IntoDatum::into_datum),
             Arg::Texts(value) => value.to_vec().into_datum(),
@@ -68,6 +75,8 @@ impl Arg<'_> {
             Arg::Bool(value) => value.map(Datum::from),
             Arg::Int(value) => value.map(Datum::from),
             Arg::Long(value) | Arg::Time(value) => value.map(Datum::from),
+            Arg::Micros(value) => value.and_then(|micros| Micros(micros).into_datum()),
+            Arg::Jsonb(value) => value.map(Jsonb::copy),
         }
     }
 }
@@ -109,6 +118,19 @@ impl Row {
     /// A uuid column.
     pub fn uuid(&self, ordinal: i32) -> Option<uuid::Uuid> {
         self.get::<pgrx::Uuid>(ordinal).map(|uuid| uuid::Uuid::from_bytes(*uuid.as_bytes()))
+    }
+
+    /// A numeric column, in millionths; none where it is NULL or cannot be said in them.
+    pub fn micros(&self, ordinal: i32) -> Option<i128> {
+        match self.get::<Decimal>(ordinal)? {
+            Decimal::Micros(micros) => Some(micros),
+            _ => None,
+        }
+    }
+
+    /// A `numeric(18,6)` column that is not NULL, in millionths.
+    pub fn credits(&self, ordinal: i32) -> i64 {
+        self.micros(ordinal).and_then(|micros| i64::try_from(micros).ok()).unwrap_or_default()
     }
 
     /// A timestamptz column, in microseconds since 2000-01-01 UTC.

@@ -50,6 +50,18 @@ pub fn now_micros() -> i64 {
     unsafe { pg_sys::GetCurrentTimestamp() }
 }
 
+/// Whether the transaction keeps one snapshot to its end (REPEATABLE READ and above).
+pub fn snapshot_is_kept() -> bool {
+    // SAFETY: reads a static of the backend.
+    unsafe { pg_sys::XactIsoLevel >= pg_sys::XACT_REPEATABLE_READ as i32 }
+}
+
+/// The role that calls, below every SECURITY DEFINER function: the session's, or the one SET ROLE chose.
+pub fn calling_role() -> pg_sys::Oid {
+    // SAFETY: reads a static of the backend.
+    unsafe { pg_sys::GetOuterUserId() }
+}
+
 /// Warns, as SET LOCAL does, that outside a transaction block `what` lasts no longer than its statement.
 pub fn warn_outside_transaction(what: &str) {
     // SAFETY: reads the transaction's state.

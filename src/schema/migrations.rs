@@ -31,6 +31,7 @@ pub const ALL: &[Migration] = &[
     migration!(1, "directory", "0001_directory.sql"),
     migration!(2, "identity", "0002_identity.sql"),
     migration!(3, "isolation", "0003_isolation.sql"),
+    migration!(4, "credits", "0004_credits.sql"),
 ];
 
 /// The number of the last migration: what `tenancy.schema_migrations` must have arrived at.

@@ -1,0 +1,93 @@
+//! Amounts of credits: millionths, exactly. What cannot be one is refused and never rounded.
+
+use crate::pg::{Decimal, Error, Result, State};
+
+/// Millionths in a credit.
+const SCALE: i64 = 1_000_000;
+/// `numeric(18,6)`'s largest value.
+pub const LARGEST: i64 = 999_999_999_999_999_999;
+
+/// A positive amount of credits, in millionths, that fits `numeric(18,6)`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Credits(i64);
+
+impl Credits {
+    /// What a caller passed. Errors: 22023 `invalid_amount` for NULL, NaN, ±Infinity, zero, less and a digit beyond the
+    /// sixth decimal; 22003 `amount_out_of_range` for more than 999999999999.999999.
+    pub fn parse(value: Option<Decimal>) -> Result<Self> {
+        match value {
+            None => Err(invalid("null", "An amount of credits must not be NULL")),
+            Some(Decimal::NotANumber) => Err(invalid("nan", "An amount of credits must not be NaN")),
+            Some(Decimal::Infinite) => Err(invalid("infinite", "An amount of credits must be finite")),
+            Some(Decimal::TooFine) => Err(invalid("too_fine", "An amount of credits has at most six decimals")),
+            Some(Decimal::Micros(micros)) if micros <= 0 => {
+                Err(invalid("not_positive", "An amount of credits must be greater than zero"))
+            }
+            Some(Decimal::Micros(micros)) if micros <= i128::from(LARGEST) => Ok(Self(micros as i64)),
+            Some(Decimal::Micros(_) | Decimal::TooLarge) => Err(out_of_range()),
+        }
+    }
+
+    /// In millionths.
+    pub fn micros(self) -> i64 {
+        self.0
+    }
+}
+
+/// Millionths as a JSON number for an error's DETAIL: exact up to 15 digits.
+pub fn json(micros: i64) -> serde_json::Value {
+    if micros % SCALE == 0 { (micros / SCALE).into() } else { (micros as f64 / SCALE as f64).into() }
+}
+
+fn invalid(problem: &str, message: &str) -> Error {
+    Error::new(State::INVALID_PARAMETER, "invalid_amount", message)
+        .hint("Pass a positive number of credits with at most six decimals; nothing is rounded.")
+        .detail("problem", problem)
+}
+
+fn out_of_range() -> Error {
+    Error::new(State::OUT_OF_RANGE, "amount_out_of_range", "An amount of credits is at most 999999999999.999999")
+        .hint("Check the unit: amounts are credits, not millionths of them.")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Credits, LARGEST, json};
+    use crate::pg::Decimal;
+
+    fn refused(value: Option<Decimal>) -> &'static str {
+        Credits::parse(value).unwrap_err().reason()
+    }
+
+    #[test]
+    fn what_is_no_amount_is_refused() {
+        let never = [
+            None,
+            Some(Decimal::NotANumber),
+            Some(Decimal::Infinite),
+            Some(Decimal::TooFine),
+            Some(Decimal::Micros(0)),
+            Some(Decimal::Micros(-5_000_000)),
+        ];
+        for value in never {
+            assert_eq!(refused(value), "invalid_amount");
+        }
+        for value in [Decimal::TooLarge, Decimal::Micros(i128::from(LARGEST) + 1)] {
+            assert_eq!(refused(Some(value)), "amount_out_of_range");
+        }
+    }
+
+    #[test]
+    fn the_ends_of_the_range_are_amounts() {
+        for micros in [1, LARGEST] {
+            assert_eq!(Credits::parse(Some(Decimal::Micros(micros.into()))).unwrap().micros(), micros);
+        }
+    }
+
+    #[test]
+    fn details_are_written_as_a_person_would() {
+        assert_eq!(json(25_000_000).to_string(), "25");
+        assert_eq!(json(400_000).to_string(), "0.4");
+        assert_eq!(json(1).to_string(), "1e-6");
+    }
+}

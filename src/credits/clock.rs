@@ -1,0 +1,6 @@
+//! What time it is for credits: the one place that asks.
+
+/// Microseconds since 2000-01-01 UTC.
+pub fn now() -> i64 {
+    crate::pg::now_micros()
+}

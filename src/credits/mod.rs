@@ -1,0 +1,120 @@
+//! Who pays: pools of credits, charged under the pool's lock, with seat and subscription judged there
+//! and the full attribution written beside the charge.
+//!
+//! This file is the surface; the rules are in the files beside it. The inner debit
+//! ([`debit::charge`]) takes one pool and touches one pool (design §8).
+
+mod amount;
+mod balance;
+mod clock;
+mod debit;
+mod entry_id;
+mod grant;
+mod payer;
+mod pool;
+mod result;
+
+use crate::pg::{self, Composite, Decimal, Error, Jsonb, Result, State};
+use crate::schema::require_installed;
+use amount::Credits;
+use debit::{Charge, Outcome};
+use payer::Payer;
+use pgrx::{default, pg_extern, search_path};
+use result::Deduction;
+
+/// Metadata of a caller may be smaller than this, in bytes as stored.
+const METADATA_LIMIT: usize = 1_000_000;
+
+/// Contract S, `deduct_credits_pooled` v2: true and one ledger row, or false and nothing.
+#[pg_extern(volatile, parallel_unsafe, security_definer)]
+#[search_path(pg_catalog, pg_temp)]
+fn deduct_credits_pooled(
+    p_clerk_user_id: Option<&str>,
+    p_amount: Option<Decimal>,
+    p_clerk_org_id: default!(Option<&str>, "NULL"),
+    p_description: default!(Option<&str>, "'Credits used'"),
+    p_reference_id: default!(Option<&str>, "NULL"),
+) -> bool {
+    pg::entry(|| {
+        require_installed()?;
+        let amount = Credits::parse(p_amount)?;
+        let payer = payer::named(p_clerk_user_id, p_clerk_org_id)?;
+        let charge = Charge { payer, amount, description: p_description, reference_id: p_reference_id, metadata: None };
+        Ok(matches!(debit::charge(&charge, false)?, Outcome::Charged(_)))
+    })
+}
+
+/// Charges a user's organization, or with no organization the user's own pool; raises where that cannot be.
+#[pg_extern(volatile, parallel_unsafe, security_definer, requires = ["credits_types"])]
+#[search_path(pg_catalog, pg_temp)]
+#[allow(clippy::too_many_arguments)]
+fn deduct_credits(
+    user_id: Option<&str>,
+    amount: Option<Decimal>,
+    org_id: default!(Option<&str>, "NULL"),
+    description: default!(Option<&str>, "'Credits used'"),
+    reference_id: default!(Option<&str>, "NULL"),
+    idempotency_key: default!(Option<&str>, "NULL"),
+    metadata: default!(Option<Jsonb>, "'{}'"),
+) -> Composite<Deduction> {
+    pg::entry(|| {
+        require_installed()?;
+        let amount = Credits::parse(amount)?;
+        let payer = payer::named(user_id, org_id)?;
+        deduct(payer, amount, description, reference_id, idempotency_key, metadata.as_ref())
+    })
+}
+
+/// Charges whoever is authenticated: the organization acted for, else the user's own pool.
+#[pg_extern(volatile, parallel_unsafe, security_definer, requires = ["credits_types"])]
+#[search_path(pg_catalog, pg_temp)]
+fn spend_credits(
+    amount: Option<Decimal>,
+    description: default!(Option<&str>, "'Credits used'"),
+    reference_id: default!(Option<&str>, "NULL"),
+    idempotency_key: default!(Option<&str>, "NULL"),
+    metadata: default!(Option<Jsonb>, "'{}'"),
+) -> Composite<Deduction> {
+    pg::entry(|| {
+        require_installed()?;
+        let amount = Credits::parse(amount)?;
+        let payer = payer::authenticated()?;
+        deduct(payer, amount, description, reference_id, idempotency_key, metadata.as_ref())
+    })
+}
+
+fn deduct(
+    payer: Payer,
+    amount: Credits,
+    description: Option<&str>,
+    reference_id: Option<&str>,
+    idempotency_key: Option<&str>,
+    metadata: Option<&Jsonb>,
+) -> Result<Composite<Deduction>> {
+    if idempotency_key.is_some() {
+        return Err(Error::new(State::NOT_SUPPORTED, "not_supported", "Idempotency keys are not supported yet"));
+    }
+    let charge = Charge { payer, amount, description, reference_id, metadata: own_metadata(metadata)? };
+    match debit::charge(&charge, true)? {
+        Outcome::Charged(charged) => Ok(Composite(Deduction::new(&charge, charged))),
+        Outcome::Insufficient(shortage) => Err(shortage.error(&charge)),
+    }
+}
+
+/// The caller's metadata, none where it says nothing.
+///
+/// Errors: 54000 `metadata_too_large`; 22023 `invalid_argument` for what is no object.
+fn own_metadata(metadata: Option<&Jsonb>) -> Result<Option<&Jsonb>> {
+    let Some(metadata) = metadata.filter(|metadata| !metadata.is_empty_object()) else { return Ok(None) };
+    if metadata.size() >= METADATA_LIMIT {
+        return Err(Error::new(State::TOO_LARGE, "metadata_too_large", "metadata is larger than 1 MB")
+            .hint("Keep what is large elsewhere, and its id here.")
+            .detail("limit", METADATA_LIMIT));
+    }
+    if !metadata.is_object() {
+        return Err(Error::new(State::INVALID_PARAMETER, "invalid_argument", "metadata must be a JSON object")
+            .hint("Pass metadata as {\"key\": \"value\"}.")
+            .detail("parameter", "metadata"));
+    }
+    Ok(Some(metadata))
+}

@@ -1,0 +1,97 @@
+//! `jsonb` as it is stored: carried from an argument or a row to a parameter or a result without being
+//! taken apart.
+
+use pgrx::callconv::{Arg as CallArg, ArgAbi, BoxRet, FcInfo};
+use pgrx::nullable::Nullable;
+use pgrx::pg_sys::{self, Datum};
+use pgrx::pgrx_sql_entity_graph::metadata::{
+    ArgumentError, ReturnsError, ReturnsRef, SqlMappingRef, SqlTranslatable, TypeOrigin,
+};
+use pgrx::{FromDatum, IntoDatum};
+
+/// The bytes of a `jsonb` value, with its varlena header.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Jsonb(Box<[u8]>);
+
+impl Jsonb {
+    /// Its size as stored, in bytes.
+    pub fn size(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether it is an object, not an array or a scalar.
+    pub fn is_object(&self) -> bool {
+        self.header() & pg_sys::JB_FOBJECT != 0
+    }
+
+    /// Whether it is `{}`.
+    pub fn is_empty_object(&self) -> bool {
+        self.is_object() && self.header() & pg_sys::JB_CMASK == 0
+    }
+
+    fn header(&self) -> u32 {
+        u32::from_ne_bytes([self.0[4], self.0[5], self.0[6], self.0[7]])
+    }
+
+    pub(super) fn copy(&self) -> Datum {
+        // SAFETY: a fresh allocation of the same size; the bytes carry their own varlena header.
+        unsafe {
+            let memory = pg_sys::palloc(self.0.len()).cast::<u8>();
+            std::ptr::copy_nonoverlapping(self.0.as_ptr(), memory, self.0.len());
+            Datum::from(memory)
+        }
+    }
+}
+
+impl IntoDatum for Jsonb {
+    fn into_datum(self) -> Option<Datum> {
+        Some(self.copy())
+    }
+
+    fn type_oid() -> pg_sys::Oid {
+        pg_sys::JSONBOID
+    }
+}
+
+impl FromDatum for Jsonb {
+    unsafe fn from_polymorphic_datum(datum: Datum, is_null: bool, _: pg_sys::Oid) -> Option<Self> {
+        if is_null {
+            return None;
+        }
+        // SAFETY: the caller says that this is a jsonb; detoasted it has a four-byte header.
+        unsafe {
+            let value = pg_sys::pg_detoast_datum(datum.cast_mut_ptr());
+            let bytes = std::slice::from_raw_parts(value.cast::<u8>(), pgrx::varsize_4b(value));
+            Some(Self(bytes.into()))
+        }
+    }
+}
+
+// SAFETY: the SQL type is jsonb, which `from_polymorphic_datum` reads.
+unsafe impl<'fcx> ArgAbi<'fcx> for Jsonb {
+    unsafe fn unbox_arg_unchecked(arg: CallArg<'_, 'fcx>) -> Self {
+        // SAFETY: as the caller's.
+        unsafe { arg.unbox_arg_using_from_datum() }.expect("a strict argument is not null")
+    }
+
+    unsafe fn unbox_nullable_arg(arg: CallArg<'_, 'fcx>) -> Nullable<Self> {
+        // SAFETY: as the caller's.
+        unsafe { arg.unbox_arg_using_from_datum() }.into()
+    }
+}
+
+// SAFETY: the datum is a jsonb in the function's memory context.
+unsafe impl BoxRet for Jsonb {
+    unsafe fn box_into<'fcx>(self, fcinfo: &mut FcInfo<'fcx>) -> pgrx::datum::Datum<'fcx> {
+        // SAFETY: as above.
+        unsafe { fcinfo.return_raw_datum(self.copy()) }
+    }
+}
+
+// SAFETY: says which SQL type the conversions above are for.
+unsafe impl SqlTranslatable for Jsonb {
+    const TYPE_IDENT: &'static str = "pg_tenancy::Jsonb";
+    const TYPE_ORIGIN: TypeOrigin = TypeOrigin::External;
+    const ARGUMENT_SQL: Result<SqlMappingRef, ArgumentError> = Ok(SqlMappingRef::literal("jsonb"));
+    const RETURN_SQL: Result<ReturnsRef, ReturnsError> = Ok(ReturnsRef::One(SqlMappingRef::literal("jsonb")));
+}
