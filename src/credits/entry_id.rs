@@ -13,7 +13,7 @@ pub fn entry_id(pool: Uuid, at: i64, seq: i64) -> Uuid {
     let mut bytes = [0u8; 16];
     bytes[..6].copy_from_slice(&milliseconds.to_be_bytes()[2..]);
     bytes[6..8].copy_from_slice(&(0x7000 | fraction).to_be_bytes());
-    bytes[8..12].copy_from_slice(&(0x8000_0000 | seq as u32 & 0x3FFF_FFFF).to_be_bytes());
+    bytes[8..12].copy_from_slice(&(0x8000_0000 | (seq as u32 & 0x3FFF_FFFF)).to_be_bytes());
     bytes[12..].copy_from_slice(&pool.as_bytes()[12..]);
     Uuid::from_bytes(bytes)
 }
@@ -37,7 +37,7 @@ pub fn tag(id: Uuid) -> i32 {
 /// Milliseconds since 1970 and the rest of one in 4096ths, which tell any two microseconds apart.
 fn split(at: i64) -> (u64, u16) {
     let micros = at.saturating_add(EPOCH).max(0) as u64;
-    (micros / 1000 & 0xFFFF_FFFF_FFFF, (micros % 1000 * 4096 / 1000) as u16)
+    ((micros / 1000) & 0xFFFF_FFFF_FFFF, (micros % 1000 * 4096 / 1000) as u16)
 }
 
 #[cfg(test)]

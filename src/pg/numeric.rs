@@ -101,7 +101,7 @@ impl Micros {
         let (digits, count, weight) = self.digits();
         let sign = if self.0 < 0 { SHORT_NEGATIVE } else { 0 };
         let weight_sign = if weight < 0 { SHORT_WEIGHT_SIGN } else { 0 };
-        let header = SHORT | sign | 6 << SHORT_SCALE_SHIFT | weight_sign | weight as u16 & SHORT_WEIGHT_MASK;
+        let header = SHORT | sign | (6 << SHORT_SCALE_SHIFT) | weight_sign | (weight as u16 & SHORT_WEIGHT_MASK);
         into[..2].copy_from_slice(&header.to_ne_bytes());
         for (place, digit) in into[2..].chunks_exact_mut(2).zip(&digits[..count]) {
             place.copy_from_slice(&digit.to_ne_bytes());
