@@ -67,6 +67,8 @@ VALUES
 
     -- identity: who is asking
     ('authenticate(text)', 'application'),
+    ('authenticate_request()', 'application'),
+    ('identity_headers()', 'application'),
     ('verify_token(text)', 'application'),
     ('clear_identity()', 'application'),
     ('identity()', 'application'),
@@ -86,6 +88,8 @@ VALUES
     ('revoke_token(text,text,timestamptz)', 'operator'),
     ('revoke_session(text,text)', 'operator'),
     ('revoke_user(text,text)', 'operator'),
+    ('rotate_master_key()', 'operator'),
+    ('_reseal_identity()', 'internal'),
     ('_permissions()', 'internal'),
     ('_provenance()', 'internal'),
     ('_require(text,text,text)', 'internal'),

@@ -30,6 +30,7 @@ extension_sql_file!(
     requires = ["accessors", identity::permissions, identity::provenance]
 );
 extension_sql_file!("../sql/identity/issuers.sql", name = "identity_issuers");
+extension_sql_file!("../sql/identity/master_key.sql", name = "identity_master_key");
 extension_sql_file!("../sql/identity/revocations.sql", name = "identity_revocations");
 extension_sql_file!(
     "../sql/identity/functions.sql",
@@ -37,6 +38,8 @@ extension_sql_file!(
     requires = [
         "identity",
         identity::authenticate,
+        identity::authenticate_request,
+        identity::identity_headers,
         identity::verify_token,
         identity::act_as,
         identity::clear_identity,

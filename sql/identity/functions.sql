@@ -6,6 +6,10 @@ COMMENT ON FUNCTION tenancy.verify_token(text) IS
 'Says whether authenticate would take a token (valid), why not (reason), and what it claims if it would (claims). No side effect. Error: 55000.';
 COMMENT ON FUNCTION tenancy.act_as(text, text, text, text, text) IS
 'Makes somebody the identity of this transaction without a token, for workers and back offices, and returns the user''s external id. The user need not be registered. Recorded in tenancy.audit_log with the login and reason. Errors: 22023, PT403 as authenticate, 55000.';
+COMMENT ON FUNCTION tenancy.authenticate_request() IS
+'authenticate() for the bearer of an HTTP request, for PostgREST''s db-pre-request: reads the token from the header that tenancy.request_token_header names (Authorization) in request.headers, and the correlation id from X-Correlation-ID (one that is no UUID is replaced). Returns the user''s external id, NULL without a token. Errors: as authenticate.';
+COMMENT ON FUNCTION tenancy.identity_headers() IS
+'The identity as HTTP headers for another service: X-User-ID, X-Org-ID (only with an organization), X-Tenant-ID, X-Correlation-ID; where an id is not visible ASCII all ids are URL-quoted and X-Identity-Encoding is url. NULL without a live identity.';
 COMMENT ON FUNCTION tenancy.clear_identity() IS
 'Leaves the transaction without an identity; true where it had one. A different identity stays refused until the transaction ends.';
 COMMENT ON FUNCTION tenancy.claims() IS 'The verified claims of the token; NULL without a live identity that came from a token.';

@@ -3,12 +3,14 @@
 //! The rules are plain Rust ([`jose`], [`seal`], [`tenant`]); the tables are read by [`issuers`] and [`verify`]; the
 //! identity itself is kept by [`crate::pg`]. What stands here is the surface, thin.
 
+mod audit;
 mod issuers;
 #[allow(dead_code, unused_imports)] // signing is the tokens domain's
 pub mod jose;
 mod keys;
 mod master_key;
 mod refusal;
+mod request;
 pub mod seal;
 mod tenant;
 mod verify;
@@ -30,12 +32,37 @@ use tenant::Named;
 fn authenticate(token: Option<&str>) -> String {
     pg::entry(|| {
         pg::warn_outside_transaction("tenancy.authenticate");
-        let verified = verify::verify(token.filter(|token| !token.is_empty()).ok_or_else(missing_token)?)?;
-        let identity = verified.identity();
-        let user_id = identity.user_id.clone();
-        pg::seal(identity, verified.fingerprint)?;
-        Ok(user_id)
+        establish(token.filter(|token| !token.is_empty()).ok_or_else(missing_token)?, None)
     })
+}
+
+/// Authenticates the bearer of a request as PostgREST hands it on (`db-pre-request`); NULL without a token.
+#[pg_extern(volatile, parallel_unsafe, security_definer)]
+#[search_path(pg_catalog, pg_temp)]
+fn authenticate_request() -> Option<String> {
+    pg::entry(|| {
+        let headers = pg::client_setting(c"request.headers").unwrap_or_default();
+        let request = request::read(&headers, &pg::request_token_header());
+        match request.token.as_deref() {
+            None => Ok(None),
+            Some("") => Err(missing_token()),
+            Some(token) => establish(token, request.correlation_id).map(Some),
+        }
+    })
+}
+
+/// Verifies a token and seals its identity; a refusal is noted in the server's log.
+fn establish(token: &str, correlation_id: Option<String>) -> pg::Result<String> {
+    let verified = verify::verify(token).inspect_err(|failure| {
+        if let Failure::Refused(refusal) = failure {
+            audit::refused(token, refusal);
+        }
+    })?;
+    let mut identity = verified.identity();
+    identity.correlation_id = correlation_id.or(identity.correlation_id);
+    let user_id = identity.user_id.clone();
+    pg::seal(identity, verified.fingerprint)?;
+    Ok(user_id)
 }
 
 /// Says whether a token would be taken, why not, and what it claims if it would. Has no side effect.
@@ -101,6 +128,12 @@ fn act_as(
         )?;
         Ok(user)
     })
+}
+
+/// The headers that carry the identity to another service (contract H); NULL without a live identity.
+#[pg_extern(stable, parallel_safe)]
+fn identity_headers() -> Option<JsonB> {
+    pg::entry(|| Ok(pg::current_value().map(|identity| JsonB(request::headers(&identity).into()))))
 }
 
 /// Leaves the transaction without an identity; true where it had one. It stays bound to the one it had: another is

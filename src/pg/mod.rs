@@ -27,8 +27,17 @@ pub use invalidation::{announce_change, epoch, watch};
 pub use jsonb::Jsonb;
 pub use numeric::{Decimal, Micros};
 pub use sealed::{Bearer, bearer, current_value, seal, unseal};
-pub use settings::master_key_file;
+pub use settings::{client_setting, master_key_file, request_token_header};
 pub use transaction::{calling_role, now_micros, snapshot_is_kept, statement_start_micros, warn_outside_transaction};
+
+/// Writes a line to the server's log, and to nobody's screen.
+pub fn log(line: &str) {
+    pgrx::ereport!(
+        pgrx::PgLogLevel::LOG_SERVER_ONLY,
+        pgrx::PgSqlErrorCode::ERRCODE_SUCCESSFUL_COMPLETION,
+        line.to_owned()
+    );
+}
 
 /// Run once when the library is loaded into a backend (or into the postmaster, with preload).
 pub fn init() {

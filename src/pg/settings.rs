@@ -3,9 +3,10 @@
 use super::sealed;
 use pgrx::pg_sys;
 use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting};
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::path::PathBuf;
 
+static REQUEST_TOKEN_HEADER: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c"authorization"));
 static MASTER_KEY_FILE: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
 
 pub(super) fn define() {
@@ -17,6 +18,14 @@ pub(super) fn define() {
         GucContext::Sighup,
         GucFlags::SUPERUSER_ONLY,
     );
+    GucRegistry::define_string_guc(
+        c"tenancy.request_token_header",
+        c"HTTP header that tenancy.authenticate_request() takes the bearer's token from.",
+        c"For set-ups where PostgREST cannot verify the bearer itself and must not see it in Authorization.",
+        &REQUEST_TOKEN_HEADER,
+        GucContext::Suset,
+        GucFlags::default(),
+    );
     sealed::define();
     // SAFETY: called once, from _PG_init, after every setting of ours is defined.
     unsafe {
@@ -24,6 +33,22 @@ pub(super) fn define() {
         pg_sys::MarkGUCPrefixReserved(c"tenancy".as_ptr());
         #[cfg(feature = "pg14")]
         pg_sys::EmitWarningsOnPlaceholders(c"tenancy".as_ptr());
+    }
+}
+
+/// The header that carries the bearer's token, by `tenancy.request_token_header`.
+pub fn request_token_header() -> String {
+    REQUEST_TOKEN_HEADER.get().and_then(|name| name.into_string().ok()).unwrap_or_default()
+}
+
+/// A setting that the client may write, such as PostgREST's `request.headers`; none where it is unset or empty.
+pub fn client_setting(name: &CStr) -> Option<String> {
+    // SAFETY: gives null for a setting that is not there; the text is copied at once.
+    unsafe {
+        let value = pg_sys::GetConfigOption(name.as_ptr(), true, false);
+        (!value.is_null())
+            .then(|| CStr::from_ptr(value).to_string_lossy().into_owned())
+            .filter(|value| !value.is_empty())
     }
 }
 
