@@ -29,7 +29,8 @@ pub struct Claims {
 pub struct Policy {
     /// `iss`, compared byte by byte.
     pub issuer: String,
-    /// One of these must be in `aud`. Empty: `aud` is not checked.
+    /// One of these must be in `aud`. Empty: the issuer's tokens have no `aud` (Clerk's session tokens, for example);
+    /// one that has is refused, since it is meant for somebody else (RFC 7519 §4.1.3).
     pub audiences: Vec<String>,
     /// One of these must be `azp`. Empty: `azp` is not checked.
     pub authorized_parties: Vec<String>,
@@ -85,13 +86,12 @@ impl Claims {
         if self.issuer().ok_or(Reason::MissingClaim("iss"))? != policy.issuer {
             return Err(Reason::Issuer);
         }
-        if !policy.audiences.is_empty() {
-            if !self.members.contains_key("aud") {
-                return Err(Reason::MissingClaim("aud"));
-            }
-            if !self.audiences.iter().any(|audience| policy.audiences.contains(audience)) {
-                return Err(Reason::Audience);
-            }
+        let has_audience = self.members.contains_key("aud");
+        if !policy.audiences.is_empty() && !has_audience {
+            return Err(Reason::MissingClaim("aud"));
+        }
+        if has_audience && !self.audiences.iter().any(|audience| policy.audiences.contains(audience)) {
+            return Err(Reason::Audience);
         }
         if !policy.authorized_parties.is_empty() {
             let azp = self.text("azp").ok_or(Reason::MissingClaim("azp"))?;

@@ -4,60 +4,52 @@ use super::header::media_type;
 use super::reason::Reason;
 use serde_json::{Map, Value};
 
-/// Claims in which issuers say what a token is: the product's own tokens (`type`), Cognito (`token_use`),
-/// Keycloak (`typ`).
-const KIND_CLAIMS: [&str; 3] = ["type", "token_use", "typ"];
+/// Kinds that `type` may name, the product's own claim, and that are never an access token.
+const OTHER_KINDS: [&str; 7] = ["id", "id_token", "refresh", "refresh_token", "offline", "logout", "logout_token"];
 
-/// Kinds that are never an access token, unless the issuer's list says otherwise.
-const OTHER_KINDS: [&str; 10] = [
-    "id",
-    "id_token",
-    "refresh",
-    "refresh_token",
-    "offline",
-    "logout",
-    "logout_token",
-    "logout+jwt",
-    "secevent+jwt",
-    "dpop+jwt",
-];
+/// Kinds that `typ` (Keycloak) and `token_use` (Cognito) name in an access token. Keycloak has a dozen others.
+const ACCESS_KINDS: [&str; 4] = ["Bearer", "access", "JWT", "at+jwt"];
 
 /// Claims that only ID tokens have (OpenID Connect Core §3.1.3.6, §3.3.2.11).
 const ID_TOKEN_CLAIMS: [&str; 2] = ["at_hash", "c_hash"];
 
-/// Checks header `typ` and the claims above against the issuer's list.
+/// Checks the header's `typ` and the claims `type`, `typ` and `token_use` against the issuer's list.
 ///
 /// Without a list: the header's `typ` must be absent, `JWT` (RFC 7519 §5.1) or `at+jwt` (RFC 9068 §2.1), no claim may
-/// name a kind that is known to be another, and an ID token's own claims are refused. With a list: one of the names
-/// the token bears must be on it; an absent `typ` counts as `JWT`. Case does not matter, nor does `application/`.
+/// name a kind that is not an access token, and an ID token's own claims are refused. With a list: one of the names the
+/// token bears must be on it, and those that are not must still pass; an absent `typ` counts as `JWT`. Case does not
+/// matter, nor does `application/`.
 pub fn check(typ: Option<&str>, claims: &Map<String, Value>, token_types: Option<&[String]>) -> Result<(), Reason> {
-    let is_listed = |kind: &str| {
-        token_types.is_some_and(|listed| listed.iter().any(|listed| media_type(listed).eq_ignore_ascii_case(kind)))
-    };
-    let typ = typ.map_or("JWT", media_type);
-    let is_generic = typ.eq_ignore_ascii_case("JWT") || typ.eq_ignore_ascii_case("at+jwt");
-    if !is_generic && !is_listed(typ) {
+    let is_listed = |kind: &str| token_types.is_some_and(|listed| listed.iter().any(|listed| is(listed, kind)));
+    let typ = typ.unwrap_or("JWT");
+    if !(is_listed(typ) || is(typ, "JWT") || is(typ, "at+jwt")) {
         return Err(Reason::TokenType);
     }
     let mut any_listed = is_listed(typ);
-    for name in KIND_CLAIMS {
+    for name in ["type", "typ", "token_use"] {
         let kind = match claims.get(name) {
             None | Some(Value::Null) => continue,
-            Some(Value::String(kind)) => media_type(kind),
+            Some(Value::String(kind)) => kind,
             Some(_) => return Err(Reason::TokenType),
         };
-        if is_listed(kind) {
-            any_listed = true;
-        } else if OTHER_KINDS.iter().any(|other| other.eq_ignore_ascii_case(kind)) {
+        let names_access = match name {
+            "type" => !OTHER_KINDS.iter().any(|other| is(other, kind)),
+            _ => ACCESS_KINDS.iter().any(|access| is(access, kind)),
+        };
+        if !(is_listed(kind) || names_access) {
             return Err(Reason::TokenType);
         }
+        any_listed |= is_listed(kind);
     }
-    match token_types {
-        Some(_) if any_listed => Ok(()),
-        Some(_) => Err(Reason::TokenType),
-        None if ID_TOKEN_CLAIMS.iter().any(|name| claims.contains_key(*name)) => Err(Reason::TokenType),
-        None => Ok(()),
-    }
+    let is_access = match token_types {
+        Some(_) => any_listed,
+        None => !ID_TOKEN_CLAIMS.iter().any(|name| claims.contains_key(*name)),
+    };
+    if is_access { Ok(()) } else { Err(Reason::TokenType) }
+}
+
+fn is(one: &str, other: &str) -> bool {
+    media_type(one).eq_ignore_ascii_case(media_type(other))
 }
 
 #[cfg(test)]
@@ -74,7 +66,12 @@ mod tests {
     fn attack_29_an_id_token_is_not_an_access_token() {
         for claims in [
             json!({"token_use": "id"}),
+            json!({"token_use": "anything"}),
             json!({"typ": "ID"}),
+            json!({"typ": "Serialized-ID"}),
+            json!({"typ": "execute-actions"}),
+            json!({"typ": "DPoP"}),
+            json!({"type": "application/Refresh"}),
             json!({"typ": "Refresh"}),
             json!({"type": "refresh"}),
             json!({"at_hash": "x"}),

@@ -88,7 +88,7 @@ fn attack_28_exp_and_aud_must_be_there() {
     refused(json!({"aud": null}), Reason::MissingClaim("aud"));
     let lenient = Policy { require_expiry: false, audiences: Vec::new(), ..policy() };
     assert_eq!(judge(json!({"exp": null, "aud": null}), &lenient), Ok(()));
-    assert_eq!(judge(json!({"exp": NOW}), &lenient), Err(Reason::Expired));
+    assert_eq!(judge(json!({"exp": NOW, "aud": null}), &lenient), Err(Reason::Expired));
 }
 
 #[test]
@@ -99,6 +99,9 @@ fn attack_29_another_audience_is_refused() {
     for audience in [json!(1), json!({"a": 1}), json!(["api", 1]), json!([["api"]]), json!(true)] {
         refused(json!({"aud": audience}), Reason::InvalidClaim("aud"));
     }
+    let without_audience = Policy { audiences: Vec::new(), ..policy() };
+    assert_eq!(judge(json!({}), &without_audience), Err(Reason::Audience));
+    assert_eq!(judge(json!({"aud": []}), &without_audience), Err(Reason::Audience));
     refused(json!({"type": "refresh"}), Reason::TokenType);
 }
 
