@@ -66,14 +66,14 @@ fn others_read_the_same_header(text: &str, token: &Token<'_>) {
 fn claims_are_sound(claims: &Claims, typ: Option<&str>) {
     let again: Value = serde_json::from_str(claims.raw()).expect("what we accept is JSON");
     assert_eq!(again.as_object(), Some(claims.members()), "no member was lost");
-    for time in [claims.expires_at(), claims.not_before(), claims.issued_at()].into_iter().flatten() {
+    for time in [claims.expires_at(), claims.issued_at()].into_iter().flatten() {
         assert!((0..=jose::claims::MAX_TIME).contains(&time));
     }
-    let verdict = claims.validate(typ, &POLICY, 1_767_607_200);
-    if verdict.is_ok() {
+    let now = 1_767_607_200;
+    if claims.validate_identity(typ, &POLICY).is_ok() && claims.validate_times(&POLICY, now).is_ok() {
         assert_eq!(claims.issuer(), Some("https://issuer.example"));
-        assert!(claims.audiences().iter().any(|audience| audience == "api"));
-        assert!(claims.expires_at().is_some_and(|expires_at| expires_at + 60 > 1_767_607_200));
+        assert!(claims.members()["aud"].to_string().contains("\"api\""));
+        assert!(claims.expires_at().is_some_and(|expires_at| expires_at + 60 > now));
     }
     for profile in Profile::ALL {
         if let Ok(subject) = Mapping::new(profile, None).unwrap().resolve(claims) {

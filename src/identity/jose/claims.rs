@@ -73,15 +73,8 @@ impl Claims {
         })
     }
 
-    /// Checks everything: [`Claims::validate_identity`], then [`Claims::validate_times`].
-    ///
-    /// `typ` is the header's; `now` is in seconds since 1970, rounded down.
-    pub fn validate(&self, typ: Option<&str>, policy: &Policy, now: i64) -> Result<(), Reason> {
-        self.validate_identity(typ, policy)?;
-        self.validate_times(policy, now)
-    }
-
-    /// Checks what does not change with time: iss, aud, azp, sub, the kind of token, and that `exp` is there.
+    /// Checks what does not change with time: iss, aud, azp, sub, the kind of token, and that `exp` is there. `typ` is
+    /// the header's.
     pub fn validate_identity(&self, typ: Option<&str>, policy: &Policy) -> Result<(), Reason> {
         if self.issuer().ok_or(Reason::MissingClaim("iss"))? != policy.issuer {
             return Err(Reason::Issuer);
@@ -109,7 +102,8 @@ impl Claims {
         Ok(())
     }
 
-    /// Checks `exp`, `nbf` and `iat` against the clock: again at each use of something cached.
+    /// Checks `exp`, `nbf` and `iat` against the clock: again at each use of something cached. `now` is in seconds
+    /// since 1970, rounded down.
     ///
     /// A token is good before `exp` and from `nbf` on (RFC 7519 §4.1.4, §4.1.5), each moved by the leeway; `iat` in
     /// the future means a clock that is wrong, or a forger's.
@@ -152,19 +146,9 @@ impl Claims {
         self.text("jti")
     }
 
-    /// `aud`, one or several.
-    pub fn audiences(&self) -> &[String] {
-        &self.audiences
-    }
-
     /// `exp`, in seconds since 1970.
     pub fn expires_at(&self) -> Option<i64> {
         self.expires_at
-    }
-
-    /// `nbf`, in seconds since 1970.
-    pub fn not_before(&self) -> Option<i64> {
-        self.not_before
     }
 
     /// `iat`, in seconds since 1970.

@@ -33,7 +33,9 @@ fn claims(changes: &Value) -> String {
 }
 
 fn judge(changes: Value, policy: &Policy) -> Result<(), Reason> {
-    Claims::parse(claims(&changes).as_bytes())?.validate(Some("JWT"), policy, NOW)
+    let claims = Claims::parse(claims(&changes).as_bytes())?;
+    claims.validate_identity(Some("JWT"), policy)?;
+    claims.validate_times(policy, NOW)
 }
 
 #[track_caller]
