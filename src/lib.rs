@@ -27,7 +27,7 @@ extension_sql_file!("../sql/directory/resolve.sql", name = "directory_resolve");
 extension_sql_file!(
     "../sql/identity/identity.sql",
     name = "identity",
-    requires = ["accessors", identity::permissions, identity::provenance]
+    requires = ["accessors", identity::held_permissions, identity::provenance]
 );
 extension_sql_file!("../sql/identity/issuers.sql", name = "identity_issuers");
 extension_sql_file!("../sql/identity/master_key.sql", name = "identity_master_key");
@@ -46,7 +46,7 @@ extension_sql_file!(
         identity::claims,
         identity::claim,
         identity::has_permission,
-        identity::permissions,
+        identity::held_permissions,
         identity::provenance,
         identity::keys::jws_verify,
         identity::keys::check_issuer,

@@ -15,7 +15,7 @@ COMMENT ON FUNCTION tenancy.clear_identity() IS
 COMMENT ON FUNCTION tenancy.claims() IS 'The verified claims of the token; NULL without a live identity that came from a token.';
 COMMENT ON FUNCTION tenancy.claim(text) IS
 'One verified claim: a string as it is, anything else as JSON text; NULL where the token has none of that name.';
-COMMENT ON FUNCTION tenancy.has_permission(text) IS 'Whether the identity holds a permission; false without a live identity.';
+COMMENT ON FUNCTION tenancy.has_permission(text) IS 'Whether the identity holds a permission; false without a live identity. Its role in the organization, with or without the prefix org:, carries read_config (viewer), also manage_modules (operator), also write_config, manage_keys and read_audit (admin, owner); its token may add others.';
 COMMENT ON FUNCTION tenancy.jws_verify(jsonb, text) IS
 'Verifies the signature of a compact JWS (RFC 7515) with a JWK; the payload may be anything and no claim is looked at. It authenticates nobody. Error: 22023 for a key that is refused.';
 

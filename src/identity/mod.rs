@@ -9,6 +9,7 @@ mod issuers;
 pub mod jose;
 mod keys;
 mod master_key;
+mod permissions;
 mod refusal;
 mod request;
 pub mod seal;
@@ -165,18 +166,16 @@ fn claim(name: &str) -> Option<String> {
     })
 }
 
-/// Whether the identity holds a permission; false without a live identity.
+/// Whether the identity holds a permission, by its role or by its token; false without a live identity.
 #[pg_extern(stable, parallel_safe)]
 fn has_permission(permission: &str) -> bool {
-    pg::entry(|| {
-        Ok(pg::current_value().is_some_and(|identity| identity.permissions.iter().any(|own| own == permission)))
-    })
+    pg::entry(|| Ok(pg::current_value().is_some_and(|identity| permissions::holds(&identity, permission))))
 }
 
-/// The identity's permissions; NULL without a live identity.
+/// The identity's permissions, its role's and its token's; NULL without a live identity.
 #[pg_extern(name = "_permissions", stable, parallel_safe)]
-fn permissions() -> Option<Vec<String>> {
-    pg::entry(|| Ok(pg::current_value().map(|identity| identity.permissions)))
+fn held_permissions() -> Option<Vec<String>> {
+    pg::entry(|| Ok(pg::current_value().map(|identity| permissions::of_identity(&identity))))
 }
 
 /// How the identity was established, by which issuer and token; NULL without a live identity.
