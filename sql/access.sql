@@ -137,6 +137,21 @@ VALUES
     -- isolation: protect_table and its kin run with the caller's own rights, and so do their helpers
     ('protect_table(regclass,name,name,boolean,name,boolean)', 'operator'),
     ('unprotect_table(regclass)', 'operator'),
+    ('protection_plan(regclass,name,name,boolean,name,text,regclass,name,name)', 'operator'),
+    ('protect_table_online(regclass,name,name,boolean,name,text,regclass,name,name,integer,interval,interval,integer)', 'operator'),
+    ('_required_check()', 'operator'),
+    ('_replacement_name(name)', 'operator'),
+    ('_backfill_expression(text,regclass,name,name)', 'operator'),
+    ('_row_plan(regclass,name,text)', 'operator'),
+    ('_index_plan(regclass,name,boolean)', 'operator'),
+    ('_key_plan(regclass,name)', 'operator'),
+    ('_progress_of(regclass)', 'operator'),
+    ('_note_progress(regclass,text,text,regclass,bigint,bigint,bigint,bigint,boolean)', 'operator'),
+    ('_backfill_batch(regclass,name,text,integer)', 'operator'),
+    ('_begin_sweep(regclass,name,text,bigint)', 'operator'),
+    ('_online_step(regclass,name,name,boolean,name,text,integer,interval,integer)', 'operator'),
+    ('_online_execute(regclass,text,text)', 'operator'),
+    ('_online_arguments(regclass,name,name,integer,interval)', 'operator'),
     ('_relation_name(regclass)', 'operator'),
     ('_isolation_tree(regclass)', 'operator'),
     ('_isolation_accessor(regclass,name,text)', 'operator'),
@@ -200,9 +215,16 @@ VALUES
     ('organization_subscriptions', 'operator', NULL),
     ('organization_seats', 'operator', NULL),
     ('users', 'operator', NULL),
+<<<<<<< HEAD
     ('credit_pools', 'operator', NULL),
     ('credit_grants', 'operator', NULL),
     ('credit_transactions', 'operator', NULL)
+=======
+    -- What is protected, and how far an online protection has come.
+    ('protected_tables', 'operator', NULL),
+    ('protection_runs', 'operator', NULL),
+    ('protection_progress', 'operator', NULL)
+>>>>>>> 0c15068 (Isolation: protection_plan and protect_table_online, for tables in use)
 $$;
 
 COMMENT ON FUNCTION tenancy._table_access() IS
@@ -239,7 +261,7 @@ BEGIN
      WHERE g.role_name = _reconcile_access.role_name;
 
     -- Taken first, given after, in one transaction: what an older version or another access opened does not stay open.
-    EXECUTE format('REVOKE ALL ON ALL FUNCTIONS IN SCHEMA tenancy FROM %I', _reconcile_access.role_name);
+    EXECUTE format('REVOKE ALL ON ALL ROUTINES IN SCHEMA tenancy FROM %I', _reconcile_access.role_name);
     EXECUTE format('REVOKE ALL ON ALL TABLES IN SCHEMA tenancy FROM %I', _reconcile_access.role_name);
     IF levels = '{}' THEN
         EXECUTE format('REVOKE ALL ON SCHEMA tenancy FROM %I', _reconcile_access.role_name);
@@ -252,7 +274,7 @@ BEGIN
       FROM tenancy._function_access() AS f
      WHERE f.access = ANY (levels);
     IF functions IS NOT NULL THEN
-        EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO %I', functions, _reconcile_access.role_name);
+        EXECUTE format('GRANT EXECUTE ON ROUTINE %s TO %I', functions, _reconcile_access.role_name);
     END IF;
     FOR relation IN
         SELECT t.relation, t.columns

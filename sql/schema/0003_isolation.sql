@@ -28,3 +28,59 @@ ALTER TABLE tenancy.protected_tables FORCE ROW LEVEL SECURITY;
 CREATE POLICY owner_rows ON tenancy.protected_tables TO CURRENT_USER USING (true) WITH CHECK (true);
 COMMENT ON POLICY owner_rows ON tenancy.protected_tables IS
     'Row-level security is forced: the owner''s functions reach the rows through this.';
+
+-- How far an online protection has come. Nothing here is executed or believed: where to go on is found in the catalogs
+-- and in the rows; this only spares a resumed run the blocks it has been through.
+CREATE TABLE tenancy.protection_runs (
+    relation      regclass    NOT NULL,
+    step          text        NOT NULL,
+    part          regclass,
+    next_block    bigint      NOT NULL DEFAULT 0,
+    last_block    bigint,
+    rows_filled   bigint      NOT NULL DEFAULT 0,
+    sweep_filled  bigint      NOT NULL DEFAULT 0,
+    swept         boolean     NOT NULL DEFAULT false,
+    message       text,
+    started_by    name        NOT NULL,
+    created_at    timestamptz NOT NULL DEFAULT now(),
+    updated_at    timestamptz NOT NULL DEFAULT now(),
+    finished_at   timestamptz,
+    CONSTRAINT protection_runs_pkey PRIMARY KEY (relation)
+);
+COMMENT ON TABLE tenancy.protection_runs IS
+    'Progress of CALL tenancy.protect_table_online, one row per table; read it through tenancy.protection_progress.';
+COMMENT ON COLUMN tenancy.protection_runs.relation IS 'The table.';
+COMMENT ON COLUMN tenancy.protection_runs.step IS 'The step it is at, as tenancy.protection_plan names them; done at the end.';
+COMMENT ON COLUMN tenancy.protection_runs.part IS 'The table, partition or child whose rows are being filled.';
+COMMENT ON COLUMN tenancy.protection_runs.next_block IS 'First block of that part not yet filled in this sweep.';
+COMMENT ON COLUMN tenancy.protection_runs.last_block IS 'Number of blocks the part had when the sweep came to it.';
+COMMENT ON COLUMN tenancy.protection_runs.rows_filled IS 'Rows given their tenant so far.';
+COMMENT ON COLUMN tenancy.protection_runs.sweep_filled IS 'Rows given their tenant in this sweep.';
+COMMENT ON COLUMN tenancy.protection_runs.swept IS 'Whether the last look found no row without a tenant.';
+COMMENT ON COLUMN tenancy.protection_runs.message IS 'What it said last: a lock it waits for, statements for you to run.';
+COMMENT ON COLUMN tenancy.protection_runs.started_by IS 'Session user of the first call.';
+COMMENT ON COLUMN tenancy.protection_runs.created_at IS 'When the first call began.';
+COMMENT ON COLUMN tenancy.protection_runs.updated_at IS 'When it last moved.';
+COMMENT ON COLUMN tenancy.protection_runs.finished_at IS 'When the table was protected; NULL: not yet.';
+
+ALTER TABLE tenancy.protection_runs ENABLE ROW LEVEL SECURITY;
+ALTER TABLE tenancy.protection_runs FORCE ROW LEVEL SECURITY;
+CREATE POLICY owner_rows ON tenancy.protection_runs TO CURRENT_USER USING (true) WITH CHECK (true);
+COMMENT ON POLICY owner_rows ON tenancy.protection_runs IS
+    'Row-level security is forced: the owner''s functions reach the rows through this.';
+
+CREATE VIEW tenancy.protection_progress WITH (security_invoker = true) AS
+SELECT r.relation,
+       r.step,
+       r.part,
+       CASE WHEN r.last_block > 0 THEN least(100, round(100.0 * r.next_block / r.last_block, 1)) END AS percent_of_part,
+       r.rows_filled,
+       r.message,
+       r.started_by,
+       r.created_at,
+       r.updated_at,
+       r.finished_at
+  FROM tenancy.protection_runs r;
+COMMENT ON VIEW tenancy.protection_progress IS
+    'How far each CALL tenancy.protect_table_online has come: step, part and percentage of a backfill, rows filled, last message.';
+COMMENT ON COLUMN tenancy.protection_progress.percent_of_part IS 'Share of the part''s blocks that this sweep has been through.';

@@ -12,3 +12,9 @@ extension_sql_file!(
     name = "isolation_protect",
     requires = ["isolation_plan", "isolation_checks"]
 );
+extension_sql_file!(
+    "../../sql/isolation/online_plan.sql",
+    name = "isolation_online_plan",
+    requires = ["isolation_plan", "isolation_checks"]
+);
+extension_sql_file!("../../sql/isolation/online.sql", name = "isolation_online", requires = ["isolation_online_plan"]);

@@ -3,6 +3,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod composite_keys;
+mod online;
 mod operator;
 mod parts;
 mod protect;
