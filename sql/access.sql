@@ -215,16 +215,13 @@ VALUES
     ('organization_subscriptions', 'operator', NULL),
     ('organization_seats', 'operator', NULL),
     ('users', 'operator', NULL),
-<<<<<<< HEAD
-    ('credit_pools', 'operator', NULL),
-    ('credit_grants', 'operator', NULL),
-    ('credit_transactions', 'operator', NULL)
-=======
     -- What is protected, and how far an online protection has come.
     ('protected_tables', 'operator', NULL),
     ('protection_runs', 'operator', NULL),
-    ('protection_progress', 'operator', NULL)
->>>>>>> 0c15068 (Isolation: protection_plan and protect_table_online, for tables in use)
+    ('protection_progress', 'operator', NULL),
+    ('credit_pools', 'operator', NULL),
+    ('credit_grants', 'operator', NULL),
+    ('credit_transactions', 'operator', NULL)
 $$;
 
 COMMENT ON FUNCTION tenancy._table_access() IS

@@ -84,3 +84,12 @@ SELECT r.relation,
 COMMENT ON VIEW tenancy.protection_progress IS
     'How far each CALL tenancy.protect_table_online has come: step, part and percentage of a backfill, rows filled, last message.';
 COMMENT ON COLUMN tenancy.protection_progress.percent_of_part IS 'Share of the part''s blocks that this sweep has been through.';
+COMMENT ON COLUMN tenancy.protection_progress.relation IS 'The table.';
+COMMENT ON COLUMN tenancy.protection_progress.step IS 'The step it is at, as tenancy.protection_plan names them; done at the end.';
+COMMENT ON COLUMN tenancy.protection_progress.part IS 'The table, partition or child whose rows are being filled.';
+COMMENT ON COLUMN tenancy.protection_progress.rows_filled IS 'Rows given their tenant so far.';
+COMMENT ON COLUMN tenancy.protection_progress.message IS 'What it said last: a lock it waits for, statements for you to run.';
+COMMENT ON COLUMN tenancy.protection_progress.started_by IS 'Session user of the first call.';
+COMMENT ON COLUMN tenancy.protection_progress.created_at IS 'When the first call began.';
+COMMENT ON COLUMN tenancy.protection_progress.updated_at IS 'When it last moved.';
+COMMENT ON COLUMN tenancy.protection_progress.finished_at IS 'When the table was protected; NULL: not yet.';
