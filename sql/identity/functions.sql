@@ -17,7 +17,7 @@ COMMENT ON FUNCTION tenancy.claim(text) IS
 'One verified claim: a string as it is, anything else as JSON text; NULL where the token has none of that name.';
 COMMENT ON FUNCTION tenancy.has_permission(text) IS 'Whether the identity holds a permission; false without a live identity. Its role in the organization, with or without the prefix org:, carries read_config (viewer), also manage_modules (operator), also write_config, manage_keys and read_audit (admin, owner); its token may add others.';
 COMMENT ON FUNCTION tenancy.jws_verify(jsonb, text) IS
-'Verifies the signature of a compact JWS (RFC 7515) with a JWK; the payload may be anything and no claim is looked at. It authenticates nobody. Error: 22023 for a key that is refused.';
+'Verifies the signature of a compact JWS (RFC 7515) with a JWK (RFC 7517), or with the key of a JWK set that its kid names; the payload may be anything and no claim is looked at. It authenticates nobody. Error: 22023 for a key that is refused.';
 
 COMMENT ON FUNCTION tenancy._permissions() IS 'The permissions of the caller''s own identity; NULL without a live one.';
 COMMENT ON FUNCTION tenancy._provenance() IS
