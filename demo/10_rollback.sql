@@ -10,7 +10,7 @@ SELECT tenancy.assign_seat('org_2NNFhQ7v0u1ZpK3mB9sXcT4dLeY', 'user_2NNEqL2nrIRd
 BEGIN;
 SELECT tenancy.authenticate(:'token') AS user_id;
 INSERT INTO essays (title) VALUES ('On second thoughts');
-SELECT * FROM tenancy.spend_credits(100, 'A long essay') AS spent;
+SELECT status, pool, charged, balance_after FROM tenancy.spend_credits(100, 'A long essay');
 \set ECHO none
 SELECT count(*) = 3 AS written FROM essays \gset
 \set ECHO queries
