@@ -4,7 +4,7 @@
 -- The token is what the product's token service hands out today: same claims, same key, HS256 (demo/sign signs it).
 SELECT jsonb_build_object(
     'sub', 'user_2NNEqL2nrIRdJ194ndJqAHwEfxC', 'type', 'extension_long_lived',
-    'iat', extract(epoch FROM now())::bigint, 'exp', extract(epoch FROM now())::bigint + 10368000,
+    'iat', floor(extract(epoch FROM now())), 'exp', floor(extract(epoch FROM now())) + 10368000,
     'iss', 'softcodes.ai', 'aud', 'vscode-extension', 'pool', 'organization',
     'clerk_org_id', 'org_2NNFhQ7v0u1ZpK3mB9sXcT4dLeY', 'organization_id', :'organization_id',
     'organization_name', 'Acme Inc', 'stripe_customer_id', 'cus_Q1w2E3r4',
