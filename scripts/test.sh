@@ -31,6 +31,8 @@ if [ -z "$SUITE" ] || [ "$SUITE" = lib ]; then
 fi
 if [ "$SUITE" != lib ]; then
     install_extension
+    # shellcheck source=scripts/peers.sh
+    . "$PGT_ROOT/scripts/peers.sh"
     run_tests "Tests from outside" \
         cargo test --no-fail-fast "${PGT_CARGO_FEATURES[@]}" --test "${SUITE:-*}"
 fi
