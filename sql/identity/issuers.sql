@@ -68,7 +68,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tenancy.add_issuer(text, text[], text, text, text[], interval, text[], jsonb, boolean, text[]) IS
-'Believes the tokens of an issuer (RFC 7519 iss), or changes how they are read; true where it was new. audiences: a token''s aud must name one of them. profile: generic, clerk, auth0, workos, supabase or pooled. namespace: where its subjects and organizations live. algorithms: allowed ones, NULL for whatever the keys are for. leeway: clock skew, whole seconds up to 300. token_types: allowed kinds, NULL for the profile''s own. claim_paths: overrides, for each field a list of claim paths. authorized_parties: allowed azp values, NULL for any. Errors: 22023.';
+'Believes the tokens of an issuer (RFC 7519 iss), or changes how they are read; true where it was new. audiences: a token''s aud must name one of them; an empty array is for an issuer whose tokens carry no aud (Clerk''s sessions: then name authorized_parties). profile: generic, clerk, auth0, workos, supabase or pooled. namespace: where its subjects and organizations live. algorithms: allowed ones, NULL for whatever the keys are for. leeway: clock skew, whole seconds up to 300. token_types: allowed kinds, NULL for access tokens. claim_paths: overrides, for each field a list of claim paths. authorized_parties: allowed azp values, NULL for any. Errors: 22023.';
 
 CREATE FUNCTION tenancy._insert_key(
     issuer text, kid text, algorithm text, public_jwk jsonb, sealed_secret bytea, origin text,

@@ -68,12 +68,12 @@ CREATE TABLE tenancy.audit_log (
 
 COMMENT ON TABLE tenancy.issuers IS 'Issuers whose tokens are believed (the iss claim, RFC 7519), and how their claims are read.';
 COMMENT ON COLUMN tenancy.issuers.issuer IS 'Exactly what stands in iss.';
-COMMENT ON COLUMN tenancy.issuers.audiences IS 'A token must name one of these in aud.';
+COMMENT ON COLUMN tenancy.issuers.audiences IS 'A token must name one of these in aud; none: its tokens carry no aud, and one that does is refused.';
 COMMENT ON COLUMN tenancy.issuers.profile IS 'How claims are read: generic, clerk, auth0, workos, supabase or pooled.';
 COMMENT ON COLUMN tenancy.issuers.namespace IS 'Namespace of the subjects and organizations; issuers that share one share them on purpose.';
 COMMENT ON COLUMN tenancy.issuers.algorithms IS 'Algorithms allowed (RFC 7518, RFC 8037); NULL: whatever the key is for.';
 COMMENT ON COLUMN tenancy.issuers.leeway_seconds IS 'Clock skew allowed for exp, nbf and iat, in seconds.';
-COMMENT ON COLUMN tenancy.issuers.token_types IS 'Kinds of token allowed (header typ or claim type); NULL: the profile''s own.';
+COMMENT ON COLUMN tenancy.issuers.token_types IS 'Kinds of token allowed (header typ or claim type); NULL: access tokens.';
 COMMENT ON COLUMN tenancy.issuers.claim_paths IS 'Overrides of the profile: for each field a list of claim paths, the first trimmed non-empty string wins.';
 COMMENT ON COLUMN tenancy.issuers.require_expiry IS 'Whether a token without exp is refused.';
 COMMENT ON COLUMN tenancy.issuers.authorized_parties IS 'Allowed azp values; NULL: any.';

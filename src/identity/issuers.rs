@@ -24,15 +24,22 @@ pub struct Issuer {
     algorithms: Option<Vec<Algorithm>>,
 }
 
-/// A key of an issuer, not retired, with its window in microseconds since 2000-01-01.
+/// A key of an issuer, not retired.
 struct IssuerKey {
     key: Key,
+    window: Window,
+}
+
+/// When a key may be used: from, and until, in microseconds since 2000-01-01.
+#[derive(Clone, Copy, Debug)]
+pub struct Window {
     not_before: Option<i64>,
     not_after: Option<i64>,
 }
 
-impl IssuerKey {
-    fn is_usable(&self, now: i64) -> bool {
+impl Window {
+    /// Whether it is open.
+    pub fn is_open(&self, now: i64) -> bool {
         self.not_before.is_none_or(|not_before| not_before <= now)
             && self.not_after.is_none_or(|not_after| now < not_after)
     }
@@ -77,22 +84,22 @@ impl Issuer {
         kid: Option<&str>,
         algorithm: Algorithm,
         use_key: impl FnOnce(&Key) -> T,
-    ) -> std::result::Result<T, Failure> {
+    ) -> std::result::Result<(T, Window), Failure> {
         if self.algorithms.as_ref().is_some_and(|allowed| !allowed.contains(&algorithm)) {
             return Err(Refusal::AlgorithmNotAllowed.into());
         }
         let keys = self.keys(kid)?;
         let now = pg::now_micros();
-        let mut usable = keys.iter().filter(|key| key.is_usable(now));
+        let mut usable = keys.iter().filter(|key| key.window.is_open(now));
         match kid {
             Some(_) => match usable.next() {
-                Some(key) => Ok(use_key(&key.key)),
+                Some(key) => Ok((use_key(&key.key), key.window)),
                 None => Err(Refusal::UnknownKey.into()),
             },
             None => {
                 let mut fitting = usable.filter(|key| key.key.algorithms().any(|own| own == algorithm));
                 match (fitting.next(), fitting.next()) {
-                    (Some(key), None) => Ok(use_key(&key.key)),
+                    (Some(key), None) => Ok((use_key(&key.key), key.window)),
                     (None, _) => Err(Refusal::UnknownKey.into()),
                     (Some(_), Some(_)) => Err(Refusal::AmbiguousKey.into()),
                 }
@@ -188,8 +195,8 @@ pub fn configuration(given: Configuration) -> Result<Issuer> {
         let known = Profile::ALL.map(Profile::name).join(", ");
         invalid("profile", "unknown_profile", format!("profile must be one of {known}"))
     })?;
-    if given.audiences.is_empty() || given.audiences.iter().any(|audience| audience.trim().is_empty()) {
-        return Err(invalid("audiences", "audience_required", "audiences must name at least one audience"));
+    if given.audiences.iter().any(|audience| audience.trim().is_empty()) {
+        return Err(invalid("audiences", "audience_required", "audiences must not hold an empty name"));
     }
     let algorithms = given.algorithms.map(|names| algorithms(&names)).transpose()?;
     for (name, list) in [("token_types", &given.token_types), ("authorized_parties", &given.authorized_parties)] {
@@ -252,7 +259,10 @@ fn load_keys(issuer: &str, kid: Option<&str>) -> Result<Vec<IssuerKey>> {
         Mode::ReadLatest,
         |row| Ok((key(row)?, row.time(5), row.time(6))),
     )?;
-    Ok(rows.into_iter().map(|(key, not_before, not_after)| IssuerKey { key, not_before, not_after }).collect())
+    Ok(rows
+        .into_iter()
+        .map(|(key, not_before, not_after)| IssuerKey { key, window: Window { not_before, not_after } })
+        .collect())
 }
 
 fn key(row: &Row) -> Result<Key> {

@@ -23,7 +23,10 @@ fn check_issuer(
     pg::entry(move || {
         issuers::configuration(Configuration {
             issuer: "",
-            audiences: audiences.map(names).unwrap_or_default(),
+            audiences: audiences.map(names).ok_or_else(|| {
+                issuers::invalid("audiences", "audience_required", "audiences must not be NULL")
+                    .hint("Name the service's audience; '{}' for an issuer whose tokens carry no aud.")
+            })?,
             profile: profile.unwrap_or_default(),
             namespace: "",
             algorithms: algorithms.map(names),

@@ -17,7 +17,7 @@ mod tenant;
 mod verify;
 
 use crate::pg::sql::{self, Arg};
-use crate::pg::{self, Error, Identity, State};
+use crate::pg::{self, Error, Identity, Jsonb, State};
 use jose::Reason;
 use pgrx::iter::TableIterator;
 use pgrx::{JsonB, default, name, pg_extern, search_path};
@@ -72,14 +72,14 @@ fn establish(token: &str, correlation_id: Option<String>) -> pg::Result<String> 
 #[allow(clippy::type_complexity)]
 fn verify_token(
     token: Option<&str>,
-) -> TableIterator<'static, (name!(valid, bool), name!(reason, Option<String>), name!(claims, Option<JsonB>))> {
+) -> TableIterator<'static, (name!(valid, bool), name!(reason, Option<String>), name!(claims, Option<Jsonb>))> {
     pg::entry(|| {
         let outcome = match token.filter(|token| !token.is_empty()) {
             Some(token) => verify::verify(token),
             None => Err(Refusal::from(Reason::MalformedToken).into()),
         };
         let row = match outcome {
-            Ok(verified) => (true, None, Some(JsonB(verified.claims.members().clone().into()))),
+            Ok(verified) => (true, None, Jsonb::parse(verified.claims.raw())),
             Err(Failure::Refused(refusal)) => (false, Some(refusal.reason().to_owned()), None),
             Err(Failure::Fault(error)) => return Err(error),
         };
@@ -150,8 +150,8 @@ fn clear_identity() -> bool {
 
 /// The verified claims of the token, whole; NULL without a live identity that came from a token.
 #[pg_extern(stable, parallel_safe)]
-fn claims() -> Option<JsonB> {
-    pg::entry(|| Ok(current_claims().map(JsonB)))
+fn claims() -> Option<Jsonb> {
+    pg::entry(|| Ok(pg::current_value().and_then(|identity| Jsonb::parse(identity.claims?.get()))))
 }
 
 /// One verified claim as text; NULL where the token has none of that name.

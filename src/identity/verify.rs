@@ -3,7 +3,7 @@
 //! What a signature costs is paid once: a verified token is kept under its SHA-256 for as long as nothing changes in
 //! the tables it was judged by (the epoch). Its times are judged again at each use.
 
-use super::issuers::{self, Issuer};
+use super::issuers::{self, Issuer, Window};
 use super::jose::{Claims, Subject, Token};
 use super::refusal::{Failure, Refusal};
 use super::tenant::{Facts, Named};
@@ -26,6 +26,7 @@ pub struct Verified {
     /// Its claims.
     pub claims: Claims,
     issuer: Rc<Issuer>,
+    key_window: Window,
     identity: Identity,
 }
 
@@ -48,8 +49,11 @@ impl Verified {
     }
 
     fn check_times(&self) -> std::result::Result<(), Failure> {
-        let now = pg::now_micros().div_euclid(1_000_000) + POSTGRES_EPOCH;
-        Ok(self.claims.validate_times(&self.issuer.policy, now)?)
+        let now = pg::now_micros();
+        if !self.key_window.is_open(now) {
+            return Err(Refusal::UnknownKey.into());
+        }
+        Ok(self.claims.validate_times(&self.issuer.policy, now.div_euclid(1_000_000) + POSTGRES_EPOCH)?)
     }
 }
 
@@ -90,12 +94,13 @@ fn judge(text: &str, fingerprint: [u8; 32]) -> std::result::Result<Verified, Fai
     let name = claims.issuer().ok_or(super::jose::Reason::MissingClaim("iss"))?;
     let issuer = issuers::find(name)?;
     let header = token.header();
-    issuer.with_key(header.kid.as_deref(), header.algorithm, |key| key.verify(&token))??;
+    let (verdict, key_window) = issuer.with_key(header.kid.as_deref(), header.algorithm, |key| key.verify(&token))?;
+    verdict?;
     claims.validate_identity(header.typ.as_deref(), &issuer.policy)?;
     let subject = issuer.mapping.resolve(&claims)?;
     check_revocation(&issuer, &claims, &subject)?;
     let identity = identify(&issuer, &claims, subject)?;
-    Ok(Verified { fingerprint, claims, issuer, identity })
+    Ok(Verified { fingerprint, claims, issuer, key_window, identity })
 }
 
 fn check_revocation(issuer: &Issuer, claims: &Claims, subject: &Subject) -> std::result::Result<(), Failure> {

@@ -1,6 +1,7 @@
 //! `jsonb` as it is stored: carried from an argument or a row to a parameter or a result without being
 //! taken apart.
 
+use super::guard::{boundary, raw};
 use pgrx::callconv::{Arg as CallArg, ArgAbi, BoxRet, FcInfo};
 use pgrx::nullable::Nullable;
 use pgrx::pg_sys::{self, Datum};
@@ -14,6 +15,17 @@ use pgrx::{FromDatum, IntoDatum};
 pub struct Jsonb(Box<[u8]>);
 
 impl Jsonb {
+    /// Reads JSON text, numbers exactly as they stand. Text that is not JSON is an error of Postgres (22P02).
+    pub fn parse(text: &str) -> Option<Self> {
+        let text = std::ffi::CString::new(text).ok()?;
+        let source = Datum::from(text.as_ptr());
+        // SAFETY: C calls only; the text outlives them, and the result is a jsonb.
+        unsafe {
+            let datum = boundary(|| raw::DirectFunctionCall1Coll(raw::jsonb_in, pg_sys::InvalidOid, source));
+            Self::from_datum(datum, false)
+        }
+    }
+
     /// Its size as stored, in bytes.
     pub fn size(&self) -> usize {
         self.0.len()
