@@ -81,9 +81,11 @@ find_run_folder() {
 
 # make_scratch: a folder for one run's clusters, sockets and keys. Everything in it is stopped and removed at exit.
 make_scratch() {
+    remove_abandoned
     PGT_SCRATCH=$(mktemp -d "$PGT_TMP/pgt.XXXXXX")
     if [ "$(id -u)" = 0 ]; then chown postgres: "$PGT_SCRATCH"; fi
     export PGT_SCRATCH
+    echo $$ >"$PGT_SCRATCH/pid"
     trap clean_up EXIT
     trap 'exit 130' INT
     trap 'exit 143' TERM
@@ -96,12 +98,36 @@ stop_clusters_below() {
     done
 }
 
+# The tests' own watchers may be removing the same files at this moment, and rm fails then.
+remove_folder() {
+    local attempt
+    for ((attempt = 0; attempt < 20; attempt++)); do
+        if rm -rf "$1" 2>/dev/null; then return; fi
+        sleep 0.3
+    done
+    note "could not be removed: $1"
+}
+
+# What a run left that was killed before it could clean up.
+remove_abandoned() {
+    local folder pid
+    for folder in "$PGT_TMP"/pgt.*/; do
+        folder=${folder%/}
+        if [ "$(stat -c %U "$folder" 2>/dev/null)" != "$PGT_SERVER_USER" ] || [ -e "$folder/kept" ]; then continue; fi
+        pid=$(cat "$folder/pid" 2>/dev/null) || continue
+        if [ -n "$pid" ] && [ ! -e "/proc/$pid" ]; then
+            stop_clusters_below "$folder"
+            remove_folder "$folder"
+        fi
+    done
+}
+
 clean_up() {
     local status=$?
     trap - EXIT
     if [ -n "${PGT_SCRATCH:-}" ] && [ -z "${PGT_KEEP:-}" ]; then
         stop_clusters_below "$PGT_SCRATCH"
-        rm -rf "$PGT_SCRATCH"
+        remove_folder "$PGT_SCRATCH"
         # A cluster kept by `make demo KEEP=1` still needs its tree.
         if [ -n "${PGT_RUN_IS_TEMPORARY:-}" ] && ! grep -qsxF "$PGT_RUN" "$PGT_TMP"/pgt.*/kept; then
             rm -rf "$PGT_RUN"
