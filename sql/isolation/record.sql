@@ -83,3 +83,19 @@ END;
 $$;
 COMMENT ON FUNCTION tenancy._forget_protection(regclass) IS
     'Internal: takes a table off the record while its owner''s policy tenancy_release stands on it; else 42501.';
+
+CREATE FUNCTION tenancy.forget_dropped_tables() RETURNS integer
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    forgotten integer;
+BEGIN
+    PERFORM tenancy._require_installed();
+    DELETE FROM tenancy.protection_runs r WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid = r.relation);
+    DELETE FROM tenancy.protected_tables t WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid = t.relation);
+    GET DIAGNOSTICS forgotten = ROW_COUNT;
+    RETURN forgotten;
+END;
+$$;
+COMMENT ON FUNCTION tenancy.forget_dropped_tables() IS
+    'Takes tables that no longer exist off the record of protected tables and returns how many there were.';

@@ -93,3 +93,31 @@ COMMENT ON COLUMN tenancy.protection_progress.started_by IS 'Session user of the
 COMMENT ON COLUMN tenancy.protection_progress.created_at IS 'When the first call began.';
 COMMENT ON COLUMN tenancy.protection_progress.updated_at IS 'When it last moved.';
 COMMENT ON COLUMN tenancy.protection_progress.finished_at IS 'When the table was protected; NULL: not yet.';
+
+-- Findings of the audit that somebody answers for, until a date.
+CREATE TABLE tenancy.isolation_exemptions (
+    object      text        NOT NULL,
+    rule        text        NOT NULL,
+    reason      text        NOT NULL,
+    expires_at  timestamptz,
+    exempted_by name        NOT NULL,
+    created_at  timestamptz NOT NULL DEFAULT now(),
+    updated_at  timestamptz NOT NULL DEFAULT now(),
+    CONSTRAINT isolation_exemptions_pkey PRIMARY KEY (object, rule),
+    CONSTRAINT isolation_exemptions_reason_check CHECK (reason ~ '\S')
+);
+COMMENT ON TABLE tenancy.isolation_exemptions IS
+    'Findings of tenancy.audit_isolation that are waived, by whom, why and until when. Written by tenancy.exempt.';
+COMMENT ON COLUMN tenancy.isolation_exemptions.object IS 'The object, as the audit writes it.';
+COMMENT ON COLUMN tenancy.isolation_exemptions.rule IS 'The rule that is waived for it.';
+COMMENT ON COLUMN tenancy.isolation_exemptions.reason IS 'Why that is right.';
+COMMENT ON COLUMN tenancy.isolation_exemptions.expires_at IS 'When it is a finding again; NULL: never.';
+COMMENT ON COLUMN tenancy.isolation_exemptions.exempted_by IS 'Session user who last exempted it.';
+COMMENT ON COLUMN tenancy.isolation_exemptions.created_at IS 'When it was first exempted.';
+COMMENT ON COLUMN tenancy.isolation_exemptions.updated_at IS 'When reason or end date last changed.';
+
+ALTER TABLE tenancy.isolation_exemptions ENABLE ROW LEVEL SECURITY;
+ALTER TABLE tenancy.isolation_exemptions FORCE ROW LEVEL SECURITY;
+CREATE POLICY owner_rows ON tenancy.isolation_exemptions TO CURRENT_USER USING (true) WITH CHECK (true);
+COMMENT ON POLICY owner_rows ON tenancy.isolation_exemptions IS
+    'Row-level security is forced: the owner''s functions reach the rows through this.';

@@ -18,3 +18,19 @@ extension_sql_file!(
     requires = ["isolation_plan", "isolation_checks"]
 );
 extension_sql_file!("../../sql/isolation/online.sql", name = "isolation_online", requires = ["isolation_online_plan"]);
+extension_sql_file!("../../sql/isolation/audit_rules.sql", name = "isolation_audit_rules", requires = ["errors"]);
+extension_sql_file!(
+    "../../sql/isolation/audit_tables.sql",
+    name = "isolation_audit_tables",
+    requires = ["isolation_plan"]
+);
+extension_sql_file!(
+    "../../sql/isolation/audit_around.sql",
+    name = "isolation_audit_around",
+    requires = ["isolation_audit_tables"]
+);
+extension_sql_file!(
+    "../../sql/isolation/audit.sql",
+    name = "isolation_audit",
+    requires = ["isolation_audit_rules", "isolation_audit_around"]
+);

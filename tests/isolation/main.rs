@@ -1,5 +1,6 @@
 //! Isolation, seen from outside: real connections as ordinary roles.
 
+mod audit;
 #[path = "../common/mod.rs"]
 mod common;
 mod composite_keys;

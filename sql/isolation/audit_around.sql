@@ -1,0 +1,199 @@
+-- The audit, second part: what stands around the protected tables. Views, functions, roles, triggers, the server.
+
+CREATE FUNCTION tenancy._audit_views()
+RETURNS TABLE (rule text, severity text, object text, finding text, remedy text)
+LANGUAGE plpgsql STABLE ROWS 20 SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    RETURN QUERY
+        WITH RECURSIVE over(relation, base) AS (
+            SELECT t.relation::oid, t.shown FROM tenancy._audited_tables() t
+            UNION
+            SELECT w.ev_class, o.base
+              FROM over o
+              JOIN pg_catalog.pg_depend d ON d.classid = 'pg_rewrite'::regclass AND d.refclassid = 'pg_class'::regclass AND d.refobjid = o.relation
+              JOIN pg_catalog.pg_rewrite w ON w.oid = d.objid AND w.ev_class <> o.relation
+        ), views AS (
+            SELECT c.oid, c.relkind, tenancy._relation_name(c.oid) AS shown, string_agg(o.base, ', ' ORDER BY o.base) AS bases,
+                   r.rolname, r.rolsuper OR r.rolbypassrls AS unbound,
+                   coalesce((SELECT option_value::boolean FROM pg_options_to_table(c.reloptions) WHERE option_name = 'security_invoker'), false) AS invoker
+              FROM over o
+              JOIN pg_catalog.pg_class c ON c.oid = o.relation AND c.relkind IN ('v', 'm')
+              JOIN pg_catalog.pg_roles r ON r.oid = c.relowner
+             GROUP BY c.oid, r.rolname, r.rolsuper, r.rolbypassrls
+        )
+        SELECT CASE v.relkind WHEN 'm' THEN 'materialized_view' ELSE 'view_runs_as_owner' END,
+               CASE WHEN v.relkind = 'v' AND v.unbound THEN 'error' END,
+               v.shown,
+               CASE WHEN v.relkind = 'm' THEN format('it holds rows of %s as its owner saw them', v.bases)
+                    WHEN v.unbound THEN format('it reads %s as %I, whom no policy binds', v.bases, v.rolname)
+                    ELSE format('it reads %s as %I: policies are those of that role', v.bases, v.rolname) END,
+               CASE WHEN v.relkind = 'm' THEN format('REVOKE ALL ON %s FROM every application role; or a table with a tenant column in its place', v.shown)
+                    ELSE format('ALTER VIEW %s SET (security_invoker = true);', v.shown) END
+          FROM views v
+         WHERE v.relkind = 'm' OR NOT v.invoker;
+END;
+$$;
+COMMENT ON FUNCTION tenancy._audit_views() IS
+    'Internal: views over protected tables, also over other views, that run as their owner, and materialized views.';
+
+CREATE FUNCTION tenancy._audit_functions()
+RETURNS TABLE (rule text, severity text, object text, finding text, remedy text)
+LANGUAGE plpgsql STABLE ROWS 20 SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    RETURN QUERY
+        WITH functions AS (
+            SELECT p.*, format('%I.%I(%s)', n.nspname, p.proname, pg_get_function_identity_arguments(p.oid)) AS shown
+              FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
+             WHERE n.nspname NOT IN ('pg_catalog', 'information_schema')
+               AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d
+                                WHERE d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e')
+        )
+        SELECT 'definer_search_path', NULL, f.shown, 'it runs as its owner and finds names by its caller''s search_path',
+               format('ALTER ROUTINE %s SET search_path = pg_catalog, pg_temp; and qualify every name in it', f.shown)
+          FROM functions f
+         WHERE f.prosecdef AND NOT EXISTS (SELECT FROM unnest(f.proconfig) AS c(setting) WHERE c.setting LIKE 'search\_path=%')
+        UNION ALL
+        SELECT 'leakproof_function', NULL, f.shown, 'if it shows its arguments in an error or elsewhere, it shows rows that the policies hide',
+               format('ALTER FUNCTION %s NOT LEAKPROOF;', f.shown)
+          FROM functions f WHERE f.proleakproof
+        UNION ALL
+        SELECT 'advisory_lock', NULL, f.shown, 'a key that two tenants can both arrive at makes one wait for the other',
+               'pg_advisory_xact_lock(tenancy.lock_key(name)), whose keys differ from tenant to tenant'
+          FROM functions f
+         WHERE f.pronamespace IN (SELECT * FROM tenancy._audited_schemas())
+           AND f.prosrc ~* 'pg_(try_)?advisory' AND f.prosrc !~* 'tenancy\.lock_key';
+END;
+$$;
+COMMENT ON FUNCTION tenancy._audit_functions() IS
+    'Internal: functions that open a way around the policies, or let one tenant hold up another.';
+
+-- Roles that use protected tables: granted access to tenancy, or granted a table.
+CREATE FUNCTION tenancy._audited_roles() RETURNS TABLE (role oid, role_name name, is_application boolean)
+LANGUAGE plpgsql STABLE ROWS 20 SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    RETURN QUERY
+        SELECT r.oid, r.rolname, bool_or(u.application)
+          FROM (SELECT a.role_name::name AS name, a.access = 'application' AS application FROM tenancy.access_grants a
+                UNION ALL
+                SELECT g.rolname, false
+                  FROM tenancy.protected_tables p
+                  JOIN pg_catalog.pg_class c ON c.oid = p.relation
+                 CROSS JOIN LATERAL tenancy._isolation_grants(p.relation) t
+                  JOIN pg_catalog.pg_roles g ON g.oid = t.grantee
+                 WHERE g.rolname IS DISTINCT FROM p.operator_role) u
+          JOIN pg_catalog.pg_roles r ON r.rolname = u.name
+         GROUP BY r.oid, r.rolname;
+END;
+$$;
+COMMENT ON FUNCTION tenancy._audited_roles() IS 'Internal: the roles that use protected tables, and which of them have application access.';
+
+CREATE FUNCTION tenancy._audit_roles()
+RETURNS TABLE (rule text, severity text, object text, finding text, remedy text)
+LANGUAGE plpgsql STABLE ROWS 20 SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    RETURN QUERY
+        SELECT 'bypassing_role', NULL, format('role %I', a.role_name),
+               CASE WHEN b.oid = a.role THEN CASE WHEN b.rolsuper THEN 'it is a superuser' ELSE 'it has BYPASSRLS' END
+                    ELSE format('it is a member of %I, whom no policy binds', b.rolname) END,
+               CASE WHEN b.oid = a.role THEN format('ALTER ROLE %I NOSUPERUSER NOBYPASSRLS;', a.role_name)
+                    ELSE format('REVOKE %I FROM %I;', b.rolname, a.role_name) END
+          FROM tenancy._audited_roles() a
+          JOIN pg_catalog.pg_roles b ON (b.rolsuper OR b.rolbypassrls)
+                                    AND (b.oid = a.role OR NOT (SELECT s.rolsuper FROM pg_catalog.pg_roles s WHERE s.oid = a.role)
+                                                           AND pg_has_role(a.role, b.oid, 'MEMBER'));
+    RETURN QUERY
+        SELECT DISTINCT 'application_owns_table', NULL, format('role %I', a.role_name),
+               format('it has the rights of %I, the owner of %s, who can switch row-level security off', o.rolname, t.shown),
+               format('ALTER TABLE %s OWNER TO a role that no application connects as;', t.shown)
+          FROM tenancy._audited_roles() a
+         CROSS JOIN tenancy._audited_tables() t
+          JOIN pg_catalog.pg_class c ON c.oid = t.relation
+          JOIN pg_catalog.pg_roles o ON o.oid = c.relowner
+         WHERE a.is_application AND pg_has_role(a.role, c.relowner, 'MEMBER')
+           AND NOT (SELECT s.rolsuper FROM pg_catalog.pg_roles s WHERE s.oid = a.role);
+    RETURN QUERY
+        SELECT DISTINCT 'application_is_operator', NULL, format('role %I', a.role_name),
+               format('it can become %I, who sees every tenant''s rows of %s', o.rolname, t.shown), format('REVOKE %I FROM %I;', o.rolname, a.role_name)
+          FROM tenancy._audited_roles() a
+          JOIN tenancy._audited_tables() t ON t.operator_role IS NOT NULL
+          JOIN pg_catalog.pg_roles o ON o.rolname = t.operator_role
+         WHERE a.is_application AND pg_has_role(a.role, o.oid, 'MEMBER')
+           AND NOT (SELECT s.rolsuper FROM pg_catalog.pg_roles s WHERE s.oid = a.role);
+    RETURN QUERY
+        SELECT 'writable_schema', NULL, format('schema %I', n.nspname),
+               format('%s may create objects in it, and so put a function or operator in others'' way', string_agg(DISTINCT coalesce(r.rolname, 'PUBLIC'), ', ')),
+               format('REVOKE CREATE ON SCHEMA %I FROM %s;', n.nspname, string_agg(DISTINCT coalesce(quote_ident(r.rolname), 'PUBLIC'), ', '))
+          FROM pg_catalog.pg_namespace n
+         CROSS JOIN LATERAL aclexplode(coalesce(n.nspacl, acldefault('n', n.nspowner))) x
+          LEFT JOIN pg_catalog.pg_roles r ON r.oid = x.grantee
+         WHERE (n.nspname = 'public' OR n.oid IN (SELECT * FROM tenancy._audited_schemas()))
+           AND x.privilege_type = 'CREATE'
+           AND (x.grantee = 0 OR x.grantee IN (SELECT a.role FROM tenancy._audited_roles() a WHERE a.is_application))
+         GROUP BY n.nspname;
+    RETURN QUERY
+        SELECT 'temporary_tables', NULL, format('database %I', d.datname), 'a temporary table filled for one tenant is there for the next on the same connection',
+               format('REVOKE TEMPORARY ON DATABASE %I FROM PUBLIC; or DISCARD TEMP between tenants', d.datname)
+          FROM pg_catalog.pg_database d
+         CROSS JOIN LATERAL aclexplode(coalesce(d.datacl, acldefault('d', d.datdba))) x
+         WHERE d.datname = current_database() AND x.grantee = 0 AND x.privilege_type = 'TEMPORARY';
+END;
+$$;
+COMMENT ON FUNCTION tenancy._audit_roles() IS 'Internal: roles with more rights than the policies assume.';
+
+CREATE FUNCTION tenancy._audit_movement()
+RETURNS TABLE (rule text, severity text, object text, finding text, remedy text)
+LANGUAGE plpgsql STABLE ROWS 20 SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    RETURN QUERY
+        SELECT 'published_table', NULL, format('%s/%s', p.pubname, t.shown), 'its subscribers receive every tenant''s rows',
+               format('ALTER PUBLICATION %I DROP TABLE %s; or subscribe only what may see all tenants, and exempt it', p.pubname, t.shown)
+          FROM tenancy._audited_tables() t
+          JOIN pg_catalog.pg_class c ON c.oid = t.relation
+          JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+          JOIN pg_catalog.pg_publication_tables p ON p.schemaname = n.nspname AND p.tablename = c.relname;
+    RETURN QUERY
+        SELECT 'foreign_table', NULL, tenancy._relation_name(c.oid), 'the server behind it knows neither identity nor policies of this one',
+               format('REVOKE ALL ON %s FROM every application role; protect the table on its own server', tenancy._relation_name(c.oid))
+          FROM pg_catalog.pg_class c
+         WHERE c.relkind = 'f' AND c.relnamespace IN (SELECT * FROM tenancy._audited_schemas());
+    RETURN QUERY
+        SELECT CASE WHEN g.tgtype & 2 <> 0 THEN 'before_trigger' ELSE 'after_trigger' END, NULL, format('%s/%s', t.shown, g.tgname),
+               CASE WHEN g.tgtype & 2 <> 0 THEN format('%s may set %I before WITH CHECK looks at the row', g.tgfoid::regprocedure, t.tenant_column)
+                    ELSE format('%s sees each row and may write it elsewhere', g.tgfoid::regprocedure) END,
+               format('read the function; exempt it, or DROP TRIGGER %I ON %s;', g.tgname, t.shown)
+          FROM tenancy._audited_tables() t
+          JOIN pg_catalog.pg_trigger g ON g.tgrelid = t.relation AND NOT g.tgisinternal AND g.tgparentid = 0;
+    RETURN QUERY
+        SELECT 'rewrite_rule', NULL, format('%s/%s', t.shown, w.rulename), pg_get_ruledef(w.oid), format('DROP RULE %I ON %s;', w.rulename, t.shown)
+          FROM tenancy._audited_tables() t
+          JOIN pg_catalog.pg_rewrite w ON w.ev_class = t.relation;
+END;
+$$;
+COMMENT ON FUNCTION tenancy._audit_movement() IS 'Internal: ways in which rows leave a protected table or change hands: publications, foreign tables, triggers, rules.';
+
+-- The last published holes that let row-level security be passed, and the first minor version without them.
+CREATE FUNCTION tenancy._audit_server(version_num integer DEFAULT current_setting('server_version_num')::integer)
+RETURNS TABLE (rule text, severity text, object text, finding text, remedy text)
+LANGUAGE sql STABLE ROWS 5 SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT 'server_version', NULL::text, 'server',
+           format('PostgreSQL %s.%s has %s', $1 / 10000, $1 % 10000, string_agg(format('%s (%s)', v.cve, v.what), '; ' ORDER BY v.cve)),
+           format('Update to PostgreSQL %s.%s or later; no dump is needed.', $1 / 10000, max(v.fixed % 10000))
+      FROM (VALUES
+            ('CVE-2023-2455', 'policies forgotten after inlining', 140008), ('CVE-2023-2455', 'policies forgotten after inlining', 150003),
+            ('CVE-2023-39418', 'MERGE passes UPDATE and SELECT policies', 150004),
+            ('CVE-2024-10976', 'policies below sub-queries forgotten', 140014), ('CVE-2024-10976', 'policies below sub-queries forgotten', 150009),
+            ('CVE-2024-10976', 'policies below sub-queries forgotten', 160005), ('CVE-2024-10976', 'policies below sub-queries forgotten', 170001),
+            ('CVE-2025-8713', 'statistics show hidden rows', 140019), ('CVE-2025-8713', 'statistics show hidden rows', 150014),
+            ('CVE-2025-8713', 'statistics show hidden rows', 160010), ('CVE-2025-8713', 'statistics show hidden rows', 170006)
+           ) AS v(cve, what, fixed)
+     WHERE v.fixed / 10000 = $1 / 10000 AND $1 < v.fixed
+    HAVING count(*) > 0;
+$$;
+COMMENT ON FUNCTION tenancy._audit_server(integer) IS
+    'Internal: published holes in row-level security that this server version has. Older ones (CVE-2016-2193, 2017-7484, 2017-15099, 2019-10130) are fixed in every version the extension runs on.';
