@@ -1,5 +1,6 @@
 //! `pg_tenancy`: who is asking, what may they see, who pays; answered in the caller's own transaction.
 
+mod agents;
 mod changes;
 mod credits;
 mod identity;

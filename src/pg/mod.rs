@@ -26,7 +26,7 @@ pub use identity::Identity;
 pub use invalidation::{announce_change, epoch, watch};
 pub use jsonb::Jsonb;
 pub use numeric::{Decimal, Micros};
-pub use sealed::{Bearer, bearer, current_value, seal, unseal};
+pub use sealed::{Bearer, bearer, current_value, has_ended, seal, unseal};
 pub use settings::{client_setting, master_key_file, request_token_header};
 pub use transaction::{calling_role, now_micros, snapshot_is_kept, statement_start_micros, warn_outside_transaction};
 

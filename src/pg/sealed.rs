@@ -154,6 +154,11 @@ pub fn bearer() -> Option<Bearer> {
     })
 }
 
+/// Whether the transaction had an identity and acts for nobody now: it was cleared, or it expired.
+pub fn has_ended() -> bool {
+    live().is_none() && FIRST.with_borrow(Option::is_some)
+}
+
 /// Makes `identity` the transaction's identity. `fingerprint` names the proof it came from: the same
 /// proof again is a no-op, another identity is PT403 `identity_already_set`.
 pub fn seal(identity: Identity, fingerprint: [u8; 32]) -> Result<()> {

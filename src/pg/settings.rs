@@ -7,6 +7,7 @@ use std::ffi::{CStr, CString};
 use std::path::PathBuf;
 
 static REQUEST_TOKEN_HEADER: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c"authorization"));
+static PERSONAL_DEFAULT_ORG: GucSetting<bool> = GucSetting::<bool>::new(false);
 static MASTER_KEY_FILE: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
 
 pub(super) fn define() {
@@ -23,6 +24,14 @@ pub(super) fn define() {
         c"HTTP header that tenancy.authenticate_request() takes the bearer's token from.",
         c"For set-ups where PostgREST cannot verify the bearer itself and must not see it in Authorization.",
         &REQUEST_TOKEN_HEADER,
+        GucContext::Suset,
+        GucFlags::default(),
+    );
+    GucRegistry::define_bool_guc(
+        c"tenancy.personal_default_org",
+        c"Whether a personal identity has modules and credentials, in an organization named 'default' of its own tenant.",
+        c"Off: modules and credentials are for organizations only.",
+        &PERSONAL_DEFAULT_ORG,
         GucContext::Suset,
         GucFlags::default(),
     );
