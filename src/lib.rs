@@ -22,6 +22,7 @@ extension_sql_file!(
     requires = [schema::library_version, schema::migrations, schema::sql_require_installed]
 );
 extension_sql_file!("../sql/access.sql", name = "access");
+extension_sql_file!("../sql/access/grant.sql", name = "access_grant", requires = ["access"]);
 extension_sql_file!("../sql/directory.sql", name = "directory");
 extension_sql_file!("../sql/directory/seats.sql", name = "directory_seats");
 extension_sql_file!("../sql/directory/resolve.sql", name = "directory_resolve");
