@@ -182,6 +182,35 @@ VALUES
     ('_reseal_agents()', 'internal'),
     ('_check_agent_state(jsonb,text)', 'internal'),
 
+    -- limits
+    ('set_rate_limit(text,integer,interval,integer,text)', 'operator'),
+    ('set_rate_limit_policy(text,text,text)', 'operator'),
+    ('remove_rate_limit(text,text)', 'operator'),
+    ('take_rate_limit(text,integer,text)', 'application'),
+    ('peek_rate_limit(text,integer,text)', 'application'),
+    ('take_rate_limit_for(text,text,integer,text)', 'service'),
+    ('set_quota(text,numeric,numeric,text,text,text,text,text,text)', 'operator'),
+    ('remove_quota(text,text,text,text,text,text)', 'operator'),
+    ('set_plan_quota(text,text,numeric,numeric,text,text)', 'operator'),
+    ('check_quota(text,numeric)', 'application'),
+    ('take_quota(text,numeric)', 'application'),
+    ('prune_quota_usage(interval)', 'operator'),
+    ('_parse_rate_limit(text)', 'internal'),
+    ('_store_rate_limit(text,text,integer,interval,integer)', 'internal'),
+    ('_require_limit_scope(text,text)', 'internal'),
+    ('_period_start(text,timestamptz,text)', 'internal'),
+    ('_period_end(text,timestamptz,text)', 'internal'),
+    ('_require_quota(text,numeric,numeric,text,text)', 'internal'),
+    ('_require_quantity(numeric,text)', 'internal'),
+    ('_quota_subject(text,text,text)', 'internal'),
+    ('_quotas_for(text)', 'internal'),
+    ('_plan_of(text,uuid)', 'internal'),
+    ('_publish_quota_crossing(text,text,text,text,timestamptz,numeric,numeric,numeric)', 'internal'),
+    ('_count_quota(text,numeric,boolean)', 'internal'),
+    ('_raise_quota_exceeded(text,text,numeric,text,text,text,timestamptz,numeric,timestamptz)', 'internal'),
+    ('_quota_scope(text,text)', 'internal'),
+    ('_quota_state(text,numeric,timestamptz)', 'internal'),
+
     -- isolation: protect_table and its kin run with the caller's own rights, and so do their helpers
     ('protect_table(regclass,name,name,boolean,name,boolean)', 'operator'),
     ('unprotect_table(regclass)', 'operator'),
@@ -294,7 +323,13 @@ VALUES
     ('isolation_exemptions', 'operator', NULL),
     ('credit_pools', 'operator', NULL),
     ('credit_grants', 'operator', NULL),
-    ('credit_transactions', 'operator', NULL)
+    ('credit_transactions', 'operator', NULL),
+    -- What the identity's tenant used; operators see every tenant's, and the rules.
+    ('quota_usage', 'application', NULL),
+    ('quota_usage', 'operator', NULL),
+    ('quotas', 'operator', NULL),
+    ('quota_plans', 'operator', NULL),
+    ('rate_limits', 'operator', NULL)
 $$;
 
 COMMENT ON FUNCTION tenancy._table_access() IS

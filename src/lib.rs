@@ -6,6 +6,7 @@ mod credits;
 mod identity;
 mod ids;
 mod isolation;
+mod limits;
 mod pg;
 mod schema;
 
@@ -73,6 +74,14 @@ extension_sql_file!(
         credits::balance::credit_balance
     ]
 );
+extension_sql_file!(
+    "../sql/limits/rate_limits.sql",
+    name = "limits_rate_limits",
+    requires =
+        [limits::take_rate_limit, limits::take_rate_limit_for, limits::peek_rate_limit, limits::parse_rate_limit]
+);
+extension_sql_file!("../sql/limits/quotas.sql", name = "limits_quotas");
+extension_sql_file!("../sql/limits/usage.sql", name = "limits_usage");
 extension_sql_file!("../sql/health.sql", name = "health");
 // Last of all: closes everything above to PUBLIC.
 extension_sql_file!("../sql/finalize.sql", name = "finalize", finalize);
@@ -82,6 +91,8 @@ extension_sql_file!("../sql/finalize.sql", name = "finalize", finalize);
 #[allow(non_snake_case)]
 pub extern "C-unwind" fn _PG_init() {
     pg::init();
+    limits::init();
+    pg::reserve_shared_memory();
 }
 
 #[cfg(any(test, feature = "pg_test"))]

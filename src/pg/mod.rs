@@ -13,9 +13,11 @@ mod guard;
 mod identity;
 mod invalidation;
 mod jsonb;
+pub mod limit_settings;
 mod numeric;
 mod sealed;
 mod settings;
+pub mod shared;
 pub mod sql;
 mod transaction;
 
@@ -26,9 +28,11 @@ pub use identity::Identity;
 pub use invalidation::{announce_change, epoch, watch};
 pub use jsonb::Jsonb;
 pub use numeric::{Decimal, Micros};
-pub use sealed::{Bearer, bearer, current_value, has_ended, seal, unseal};
+pub use sealed::{Bearer, bearer, current_tenant, current_value, has_ended, seal, unseal};
 pub use settings::{client_setting, master_key_file, request_token_header};
-pub use transaction::{calling_role, now_micros, snapshot_is_kept, statement_start_micros, warn_outside_transaction};
+pub use transaction::{
+    calling_role, database_oid, now_micros, snapshot_is_kept, statement_start_micros, warn_outside_transaction,
+};
 
 /// Writes a line to the server's log, and to nobody's screen.
 pub fn log(line: &str) {
@@ -45,4 +49,9 @@ pub fn init() {
     transaction::register();
     invalidation::register();
     cursors::register();
+}
+
+/// Run last: asks for the shared memory that the domains have requested.
+pub fn reserve_shared_memory() {
+    shared::register();
 }

@@ -159,6 +159,11 @@ pub fn has_ended() -> bool {
     live().is_none() && FIRST.with_borrow(Option::is_some)
 }
 
+/// The tenant of the identity in force, without reading the rest of it.
+pub fn current_tenant() -> Option<String> {
+    live()?.text(Text::TenantId).map(|tenant| String::from_utf8_lossy(tenant).into_owned())
+}
+
 /// Makes `identity` the transaction's identity. `fingerprint` names the proof it came from: the same
 /// proof again is a no-op, another identity is PT403 `identity_already_set`.
 pub fn seal(identity: Identity, fingerprint: [u8; 32]) -> Result<()> {

@@ -1,6 +1,6 @@
 //! The extension's settings. The sealed identity has its own file, [`super::sealed`].
 
-use super::sealed;
+use super::{limit_settings, sealed};
 use pgrx::pg_sys;
 use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting};
 use std::ffi::{CStr, CString};
@@ -35,6 +35,7 @@ pub(super) fn define() {
         GucContext::Suset,
         GucFlags::default(),
     );
+    limit_settings::define();
     sealed::define();
     // SAFETY: called once, from _PG_init, after every setting of ours is defined.
     unsafe {

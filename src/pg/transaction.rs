@@ -62,6 +62,12 @@ pub fn calling_role() -> pg_sys::Oid {
     unsafe { pg_sys::GetOuterUserId() }
 }
 
+/// The database this backend is connected to.
+pub fn database_oid() -> u32 {
+    // SAFETY: set when the backend connects, and never changed.
+    unsafe { pg_sys::MyDatabaseId }.to_u32()
+}
+
 /// Warns, as SET LOCAL does, that outside a transaction block `what` lasts no longer than its statement.
 pub fn warn_outside_transaction(what: &str) {
     // SAFETY: reads the transaction's state.

@@ -1,0 +1,184 @@
+//! How fast, and how much at most.
+//!
+//! Rate limits are here: the rule ([`gcra`]) over cells in shared memory ([`cells`]), exact between sessions and bound
+//! to no transaction. Quotas, which are bound to the transaction, are rows: sql/limits/quotas.sql.
+
+mod cells;
+mod gcra;
+mod policy;
+mod rules;
+mod table;
+
+use crate::pg::{self, Error, Result, State, limit_settings as settings};
+use cells::{Full, Key};
+use pgrx::datum::Interval;
+use pgrx::iter::TableIterator;
+use pgrx::{default, name, pg_extern, search_path};
+use rules::Found;
+
+/// Characters of a limit's name, and bytes of a caller's key, that are taken.
+const MAX_NAME: usize = 100;
+const MAX_KEY: usize = 1024;
+
+/// Asks for shared memory, when the server starts.
+pub fn init() {
+    if pg::shared::is_preloading() {
+        cells::request(settings::limiter_cells());
+    }
+}
+
+/// Takes from a limit of the identity's tenant. Not undone by a rollback.
+#[pg_extern(volatile, parallel_unsafe, security_definer)]
+#[search_path(pg_catalog, pg_temp)]
+fn take_rate_limit(
+    name: Option<&str>,
+    cost: default!(Option<i32>, "1"),
+    key: default!(Option<&str>, "NULL"),
+) -> TableIterator<'static, (name!(allowed, bool), name!(remaining, Option<i32>), name!(retry_after, Interval))> {
+    pg::entry(|| take(&identity_tenant()?, name, cost, key).map(answer))
+}
+
+/// The same for a tenant that a service names.
+#[pg_extern(volatile, parallel_unsafe, security_definer)]
+#[search_path(pg_catalog, pg_temp)]
+fn take_rate_limit_for(
+    tenant_id: Option<&str>,
+    name: Option<&str>,
+    cost: default!(Option<i32>, "1"),
+    key: default!(Option<&str>, "NULL"),
+) -> TableIterator<'static, (name!(allowed, bool), name!(remaining, Option<i32>), name!(retry_after, Interval))> {
+    pg::entry(|| {
+        let tenant = tenant_id.filter(|tenant| !tenant.trim().is_empty() && tenant.len() <= MAX_KEY);
+        take(tenant.ok_or_else(|| invalid("tenant_id", "tenant_id must be a tenant's id"))?, name, cost, key)
+            .map(answer)
+    })
+}
+
+/// Says what taking would say.
+#[pg_extern(volatile, parallel_unsafe, security_definer)]
+#[search_path(pg_catalog, pg_temp)]
+fn peek_rate_limit(
+    name: Option<&str>,
+    cost: default!(Option<i32>, "1"),
+    key: default!(Option<&str>, "NULL"),
+) -> TableIterator<'static, (name!(allowed, bool), name!(remaining, Option<i32>), name!(retry_after, Interval))> {
+    pg::entry(|| {
+        let Some((key, rule, cost)) = asked(&identity_tenant()?, name, cost, key)? else {
+            return Ok(answer(UNLIMITED));
+        };
+        let (decision, left) = cells::peek(key, rule, cost).ok_or_else(preload_required)?;
+        Ok(answer(Taken { allowed: decision.allowed, remaining: Some(left), retry_after: decision.retry_after }))
+    })
+}
+
+/// Reads a policy string such as `60/hour`.
+#[pg_extern(name = "_parse_rate_limit", immutable, parallel_safe, strict)]
+fn parse_rate_limit(
+    policy: &str,
+) -> TableIterator<'static, (name!(max_requests, Option<i32>), name!(seconds, Option<i32>))> {
+    pg::entry(|| {
+        let limit = policy::parse(policy).map_err(|error| {
+            Error::new(State::INVALID_PARAMETER, error.reason(), error.to_string())
+                .hint("Write requests/unit with the unit hour, day, week or month, such as 60/hour; or unlimited.")
+        })?;
+        Ok(TableIterator::once(match limit {
+            policy::Limit::Unlimited => (None, None),
+            policy::Limit::Rate { count, seconds } => (Some(count as i32), Some(seconds as i32)),
+        }))
+    })
+}
+
+struct Taken {
+    allowed: bool,
+    remaining: Option<u32>,
+    retry_after: i64,
+}
+
+const UNLIMITED: Taken = Taken { allowed: true, remaining: None, retry_after: 0 };
+
+fn take(tenant: &str, name: Option<&str>, cost: Option<i32>, key: Option<&str>) -> Result<Taken> {
+    let Some((cell, rule, cost)) = asked(tenant, name, cost, key)? else {
+        return Ok(UNLIMITED);
+    };
+    match cells::take(cell, rule, cost).ok_or_else(preload_required)? {
+        Ok(decision) => Ok(Taken {
+            allowed: decision.allowed,
+            remaining: Some(decision.remaining),
+            retry_after: decision.retry_after,
+        }),
+        Err(full) => Err(limiter_full(full)),
+    }
+}
+
+/// Checks the arguments and finds the rule; none where there is no limit.
+fn asked(
+    tenant: &str,
+    name: Option<&str>,
+    cost: Option<i32>,
+    key: Option<&str>,
+) -> Result<Option<(Key, gcra::Rule, u32)>> {
+    let name = name
+        .filter(|name| !name.trim().is_empty() && name.chars().count() <= MAX_NAME)
+        .ok_or_else(|| invalid("name", "name must be the name of a rate limit, 1 to 100 characters"))?;
+    let cost = cost.filter(|cost| *cost >= 1).ok_or_else(|| invalid("cost", "cost must be at least 1"))?.unsigned_abs();
+    if key.is_some_and(|key| key.len() > MAX_KEY) {
+        return Err(invalid("key", "key must have at most 1024 bytes"));
+    }
+    if !cells::are_there() {
+        return Err(preload_required());
+    }
+    let rule = match rules::find(tenant, name)? {
+        Found::Limited(rule) => rule,
+        Found::Unlimited => return Ok(None),
+        Found::Unknown if settings::unknown_limits_are_unlimited() => return Ok(None),
+        Found::Unknown => return Err(unknown(name)),
+    };
+    if cost > rule.burst {
+        return Err(
+            invalid("cost", "cost is above the limit's burst: it could never be allowed").detail("burst", rule.burst)
+        );
+    }
+    let key = Key::new(pg::database_oid(), tenant, name, key).ok_or_else(preload_required)?;
+    Ok(Some((key, rule, cost)))
+}
+
+fn answer(
+    taken: Taken,
+) -> TableIterator<'static, (name!(allowed, bool), name!(remaining, Option<i32>), name!(retry_after, Interval))> {
+    let remaining = taken.remaining.map(|remaining| remaining.min(i32::MAX as u32) as i32);
+    TableIterator::once((taken.allowed, remaining, Interval::from_micros(taken.retry_after)))
+}
+
+fn identity_tenant() -> Result<String> {
+    pg::current_tenant().ok_or_else(|| {
+        Error::new(State::UNAUTHENTICATED, "not_authenticated", "Not authenticated")
+            .hint("Begin a transaction and call tenancy.authenticate(token) first.")
+    })
+}
+
+fn invalid(parameter: &str, message: &str) -> Error {
+    Error::new(State::INVALID_PARAMETER, "invalid_argument", message)
+        .hint(format!("Pass another {parameter}."))
+        .detail("parameter", parameter)
+}
+
+fn unknown(name: &str) -> Error {
+    Error::new(State::NOT_FOUND, "rate_limit_not_found", "Rate limit not found")
+        .hint(
+            "Set it: SELECT tenancy.set_rate_limit(…); or let unknown names pass: tenancy.unknown_limits = unlimited.",
+        )
+        .detail("name", name)
+}
+
+fn limiter_full(full: Full) -> Error {
+    let (scope, hint) = match full {
+        Full::Share => ("tenant", "Wait, use fewer keys, or raise tenancy.limiter_tenant_share."),
+        Full::Table => ("table", "Wait, or raise tenancy.limiter_cells and restart the server."),
+    };
+    Error::new(State::TOO_MANY, "limiter_full", "Too many callers are being limited").hint(hint).detail("scope", scope)
+}
+
+fn preload_required() -> Error {
+    Error::new(State::NOT_READY, "preload_required", "Rate limits need shared memory")
+        .hint("Add pg_tenancy to shared_preload_libraries and restart the server.")
+}
