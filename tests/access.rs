@@ -162,6 +162,7 @@ fn every_table_keeps_the_rules() {
          UNION ALL
          SELECT t.tgrelid::regclass || ': trigger ' || t.tgname FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid
           WHERE c.relnamespace = 'tenancy'::regnamespace AND NOT t.tgisinternal
+            AND t.tgrelid <> 'tenancy.guard_pending'::regclass -- holds rows of running transactions only, and judges them as they commit
          UNION ALL
          SELECT c.oid::regclass || ': a sequence' FROM pg_class c WHERE c.relnamespace = 'tenancy'::regnamespace AND c.relkind = 'S'
          UNION ALL

@@ -19,6 +19,7 @@ VALUES
     ('tenant_index_missing', 'warning', 'No index of a protected table leads with the tenant', ARRAY[43]),
     ('dangerous_grant', 'error', 'TRUNCATE, REFERENCES or TRIGGER on a protected table', ARRAY[15, 41]),
     ('protected_table_gone', 'info', 'A recorded table no longer exists', ARRAY[40]),
+    ('guard_not_armed', 'warning', 'A guarded schema is gone, or its guard came with a restored database and waits', ARRAY[40]),
     ('key_without_tenant', 'warning', 'A unique key over everybody''s rows', ARRAY[9, 10]),
     ('foreign_key_without_tenant', 'error', 'A foreign key that can point at another tenant''s row', ARRAY[12, 13, 14]),
     ('permissive_policy', 'warning', 'Another permissive policy on a protected table', ARRAY[39]),

@@ -61,6 +61,15 @@ BEGIN
                   FROM tenancy._protection_statements(p.relation, p.tenant_column, p.org_column, p.operator_role, false) x) s
          GROUP BY 1, 3, p.relation, p.tenant_column;
     RETURN QUERY
+        SELECT 'guard_not_armed', NULL, format('schema %I', g.schema_name),
+               CASE WHEN n.oid IS NULL THEN 'it is guarded and does not exist'
+                    ELSE 'its guard was set in another database and waits until all that is recorded here stands' END,
+               CASE WHEN n.oid IS NULL THEN format('SELECT tenancy.unguard_schema(%L);', g.schema_name)
+                    ELSE format('SELECT tenancy.guard_schema(%L, %L, %L);', g.schema_name, g.mode, g.tenant_column) END
+          FROM tenancy.guarded_schemas g
+          LEFT JOIN pg_catalog.pg_namespace n ON n.nspname = g.schema_name
+         WHERE n.oid IS NULL OR g.database_oid <> (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = current_database());
+    RETURN QUERY
         SELECT 'unprotected_table', NULL, tenancy._relation_name(c.oid),
                format('schema %I has protected tables, and this is none', n.nspname),
                format('SELECT tenancy.protect_table(%L);', tenancy._relation_name(c.oid))

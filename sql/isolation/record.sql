@@ -77,6 +77,14 @@ BEGIN
             format('%s was not released by its owner', tenancy._relation_name(table_name)),
             'Call tenancy.unprotect_table as the owner of the table.');
     END IF;
+    IF (SELECT g.mode FROM tenancy._guard_of(table_name) g) = 'protect'
+       AND NOT EXISTS (SELECT FROM tenancy.isolation_exemptions e
+                        WHERE e.object = tenancy._relation_name(_forget_protection.table_name) AND e.rule = 'unprotected_table'
+                          AND (e.expires_at IS NULL OR e.expires_at > now())) THEN
+        PERFORM tenancy._raise('42501', 'isolation_guard',
+            format('the guard of its schema would protect %s again', tenancy._relation_name(table_name)),
+            format('First: SELECT tenancy.exempt(%L, ''unprotected_table'', ''why''); or end the guard.', tenancy._relation_name(table_name)));
+    END IF;
     DELETE FROM tenancy.protected_tables t WHERE t.relation = table_name;
     RETURN FOUND;
 END;

@@ -121,3 +121,50 @@ ALTER TABLE tenancy.isolation_exemptions FORCE ROW LEVEL SECURITY;
 CREATE POLICY owner_rows ON tenancy.isolation_exemptions TO CURRENT_USER USING (true) WITH CHECK (true);
 COMMENT ON POLICY owner_rows ON tenancy.isolation_exemptions IS
     'Row-level security is forced: the owner''s functions reach the rows through this.';
+
+-- Schemas in which no hole is to open unseen.
+CREATE TABLE tenancy.guarded_schemas (
+    schema_name   name        NOT NULL,
+    mode          text        NOT NULL,
+    tenant_column name        NOT NULL,
+    -- A restored or cloned database has another: the guard waits there until everything protected stands.
+    database_oid  oid         NOT NULL,
+    guarded_by    name        NOT NULL,
+    created_at    timestamptz NOT NULL DEFAULT now(),
+    updated_at    timestamptz NOT NULL DEFAULT now(),
+    CONSTRAINT guarded_schemas_pkey PRIMARY KEY (schema_name),
+    CONSTRAINT guarded_schemas_mode_check CHECK (mode IN ('report', 'protect', 'refuse'))
+);
+COMMENT ON TABLE tenancy.guarded_schemas IS 'Schemas under tenancy.guard_schema; without a row the event triggers do nothing.';
+COMMENT ON COLUMN tenancy.guarded_schemas.schema_name IS 'The schema.';
+COMMENT ON COLUMN tenancy.guarded_schemas.mode IS 'report: a warning; protect: closed at once, refused where that cannot be; refuse: the transaction fails.';
+COMMENT ON COLUMN tenancy.guarded_schemas.tenant_column IS 'Tenant column that mode protect gives new tables.';
+COMMENT ON COLUMN tenancy.guarded_schemas.database_oid IS 'Database in which the guard is armed.';
+COMMENT ON COLUMN tenancy.guarded_schemas.guarded_by IS 'Session user who set the mode.';
+COMMENT ON COLUMN tenancy.guarded_schemas.created_at IS 'When the schema was first guarded.';
+COMMENT ON COLUMN tenancy.guarded_schemas.updated_at IS 'When the mode was last set.';
+
+-- What the running transaction changed in guarded schemas; empty again at its end. The one trigger in our schema: a
+-- constraint trigger, because only that lets a transaction open a hole and close it again before it is judged.
+CREATE TABLE tenancy.guard_pending (
+    transaction_id xid8 NOT NULL,
+    relation       oid  NOT NULL,
+    CONSTRAINT guard_pending_pkey PRIMARY KEY (transaction_id, relation)
+);
+COMMENT ON TABLE tenancy.guard_pending IS 'Relations that the running transaction changed in guarded schemas; looked at, and removed, as it commits.';
+COMMENT ON COLUMN tenancy.guard_pending.transaction_id IS 'The transaction.';
+COMMENT ON COLUMN tenancy.guard_pending.relation IS 'The table or view.';
+CREATE CONSTRAINT TRIGGER guard_at_commit AFTER INSERT ON tenancy.guard_pending
+    DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION tenancy._guard_at_commit();
+COMMENT ON TRIGGER guard_at_commit ON tenancy.guard_pending IS 'Judges, as the transaction commits, what it changed.';
+
+ALTER TABLE tenancy.guarded_schemas ENABLE ROW LEVEL SECURITY;
+ALTER TABLE tenancy.guarded_schemas FORCE ROW LEVEL SECURITY;
+CREATE POLICY owner_rows ON tenancy.guarded_schemas TO CURRENT_USER USING (true) WITH CHECK (true);
+COMMENT ON POLICY owner_rows ON tenancy.guarded_schemas IS
+    'Row-level security is forced: the owner''s functions reach the rows through this.';
+ALTER TABLE tenancy.guard_pending ENABLE ROW LEVEL SECURITY;
+ALTER TABLE tenancy.guard_pending FORCE ROW LEVEL SECURITY;
+CREATE POLICY owner_rows ON tenancy.guard_pending TO CURRENT_USER USING (true) WITH CHECK (true);
+COMMENT ON POLICY owner_rows ON tenancy.guard_pending IS
+    'Row-level security is forced: the owner''s functions reach the rows through this.';

@@ -34,3 +34,4 @@ extension_sql_file!(
     name = "isolation_audit",
     requires = ["isolation_audit_rules", "isolation_audit_around"]
 );
+extension_sql_file!("../../sql/isolation/guard.sql", name = "isolation_guard", requires = ["isolation_audit"]);

@@ -7,7 +7,13 @@ use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
 /// What brings a finding about (run by the superuser), the rule, its severity and the object.
-const PROVOKED: [(&str, &str, &str, &str); 42] = [
+const PROVOKED: [(&str, &str, &str, &str); 43] = [
+    (
+        "SELECT tenancy.guard_schema('shop', 'refuse'); UPDATE tenancy.guarded_schemas SET database_oid = 1",
+        "guard_not_armed",
+        "warning",
+        "schema shop",
+    ),
     ("CREATE TABLE shop.plain (id int)", "unprotected_table", "error", "shop.plain"),
     ("ALTER TABLE shop.essays DISABLE ROW LEVEL SECURITY", "rls_disabled", "error", "shop.essays"),
     ("ALTER TABLE shop.essays NO FORCE ROW LEVEL SECURITY", "force_missing", "error", "shop.essays"),

@@ -4,6 +4,7 @@ mod audit;
 #[path = "../common/mod.rs"]
 mod common;
 mod composite_keys;
+mod guard;
 mod online;
 mod operator;
 mod parts;
