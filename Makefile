@@ -1,9 +1,9 @@
 # Each target is one line that calls scripts/; each does its own set-up.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint install
+.PHONY: help setup demo test lint bench bench-full install
 
 help: ## this list
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 10
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 12
 
 setup: ## system packages, cargo-pgrx, a private copy of the server; the others do this by themselves
 	@scripts/setup.sh
@@ -16,6 +16,12 @@ test: ## every test; T=name: those whose name contains it; S=lib or S=file: one 
 
 lint: ## formatting, clippy, rustdoc, shellcheck; any finding is an error
 	@scripts/lint.sh
+
+bench: ## ours beside what a user would write instead, ten minutes; BENCH=name: one of them
+	@BENCH='$(BENCH)' scripts/bench.sh
+
+bench-full: ## the same, long enough to hold the bars
+	@FULL=1 BENCH='$(BENCH)' scripts/bench.sh
 
 install: ## a release build into the system's server, or the one PG_CONFIG names
 	@PG_CONFIG='$(PG_CONFIG)' scripts/install.sh

@@ -82,6 +82,8 @@ pub fn charge(charge: &Charge, returning: bool) -> Result<Outcome> {
                 available => return short(charge, available.unwrap_or(0)),
             }
         };
+        // The pool's row is locked from here on; whoever waits for it waits for this transaction.
+        pg::offer_early_lock_release();
         let now = clock::now().max(taken.at);
         if now >= taken.next_expiry_at {
             // The time after the lock decides: what has expired must not be spent.

@@ -8,6 +8,7 @@
 mod accessors;
 mod composite;
 mod cursors;
+mod early_release;
 mod error;
 mod guard;
 mod identity;
@@ -22,6 +23,7 @@ pub mod sql;
 mod transaction;
 
 pub use composite::{Composite, Fields};
+pub use early_release::offer as offer_early_lock_release;
 pub use error::{Error, Result, State};
 pub use guard::entry;
 pub use identity::Identity;
@@ -49,6 +51,7 @@ pub fn init() {
     transaction::register();
     invalidation::register();
     cursors::register();
+    early_release::register();
 }
 
 /// Run last: asks for the shared memory that the domains have requested.

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 
 static REQUEST_TOKEN_HEADER: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c"authorization"));
 static PERSONAL_DEFAULT_ORG: GucSetting<bool> = GucSetting::<bool>::new(false);
+static EARLY_LOCK_RELEASE: GucSetting<bool> = GucSetting::<bool>::new(true);
 static MASTER_KEY_FILE: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
 
 pub(super) fn define() {
@@ -36,6 +37,14 @@ pub(super) fn define() {
         GucFlags::default(),
     );
     limit_settings::define();
+    GucRegistry::define_bool_guc(
+        c"tenancy.early_lock_release",
+        c"Gives up a contended pool's lock before the commit is flushed; the client is answered after.",
+        c"No acknowledged commit can be lost either way. Off: a hot pool admits one debit a flush.",
+        &EARLY_LOCK_RELEASE,
+        GucContext::Userset,
+        GucFlags::default(),
+    );
     sealed::define();
     // SAFETY: called once, from _PG_init, after every setting of ours is defined.
     unsafe {
@@ -44,6 +53,11 @@ pub(super) fn define() {
         #[cfg(feature = "pg14")]
         pg_sys::EmitWarningsOnPlaceholders(c"tenancy".as_ptr());
     }
+}
+
+/// Whether contended locks are released early, by `tenancy.early_lock_release`.
+pub(super) fn early_lock_release() -> bool {
+    EARLY_LOCK_RELEASE.get()
 }
 
 /// The header that carries the bearer's token, by `tenancy.request_token_header`.

@@ -1,7 +1,7 @@
 //! Transactions: their ends, their clock, and the warning for whoever has none.
 
 use super::guard::raw;
-use super::{cursors, sealed};
+use super::{cursors, early_release, sealed};
 use pgrx::pg_sys;
 use std::ffi::c_void;
 
@@ -17,8 +17,19 @@ pub(super) fn register() {
 unsafe extern "C-unwind" fn at_end(event: pg_sys::XactEvent::Type, _arg: *mut c_void) {
     use pg_sys::XactEvent::*;
     match event {
-        XACT_EVENT_PRE_COMMIT => cursors::attribute_pending(),
-        XACT_EVENT_COMMIT | XACT_EVENT_ABORT | XACT_EVENT_PREPARE => sealed::forget_first(),
+        XACT_EVENT_PRE_COMMIT => {
+            cursors::attribute_pending();
+            early_release::before_commit();
+        }
+        XACT_EVENT_PRE_PREPARE => {
+            cursors::attribute_pending();
+            early_release::forget();
+        }
+        XACT_EVENT_COMMIT | XACT_EVENT_PREPARE => sealed::forget_first(),
+        XACT_EVENT_ABORT => {
+            sealed::forget_first();
+            early_release::forget();
+        }
         _ => {}
     }
 }
@@ -34,7 +45,9 @@ unsafe extern "C-unwind" fn at_subtransaction_end(
     if event == SUBXACT_EVENT_COMMIT_SUB || event == SUBXACT_EVENT_ABORT_SUB {
         // SAFETY: reads a counter.
         let level = unsafe { pg_sys::GetCurrentTransactionNestLevel() };
-        sealed::end_of_subtransaction(level, event == SUBXACT_EVENT_COMMIT_SUB);
+        let committed = event == SUBXACT_EVENT_COMMIT_SUB;
+        sealed::end_of_subtransaction(level, committed);
+        early_release::end_of_subtransaction(level, committed);
     }
 }
 

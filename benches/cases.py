@@ -1,0 +1,78 @@
+"""The benchmarks: what runs, against what, and the bar each ratio is held to."""
+
+OURS = "SELECT tenancy.deduct_credits_pooled('user_{0}', 1, 'org_{0}', 'bench', 'ref');\n"
+THEIRS = "SELECT bench.deduct_credits_pooled('user_{0}', 1, 'org_{0}', 'bench', 'ref');\n"
+INSERT = ("INSERT INTO bench.insert_only (pool_id, id, seq, tenant_id, user_id, credits_amount, operation_type, description, reference_id, "
+          "metadata, balance_after, created_at) SELECT gen_random_uuid(), gen_random_uuid(), 1, 'org_0', gen_random_uuid(), -1, 'deduction', "
+          "'bench', 'ref', '{\"pool\": \"organization\", \"clerk_org_id\": \"org_0\", \"organization_id\": \"x\", \"organization_name\": \"Org 0\"}', 1, now();\n")
+ANY_POOL = "\\set n random(0, 63)\n"
+READ = "SELECT id, body FROM bench.rows_{0} WHERE {1} id = :id;\n"
+ID = "\\set n random(0, 999)\n\\set id :n + 1000 * random(0, 999)\n"
+TOKEN = "\\set t random(0, 63)\n"
+
+
+def in_transaction(first, read):
+    return f"{TOKEN}\\set id :t + 1000 * random(0, 999)\nBEGIN;\n{first}{read}COMMIT;\n"
+
+
+AUTHENTICATE = "SELECT tenancy.authenticate((SELECT token FROM bench.tokens WHERE id = :t));\n"
+# The token arrives as a bound parameter in life; here both sides fetch it, so that the difference is the login itself.
+SET_LOCAL = "SELECT set_config('app.tenant_id', 'org_' || :t, true) FROM bench.tokens WHERE id = :t;\n"
+SET_CLAIM = "SELECT set_config('request.jwt.claims', '{\"sub\": \"user_1\", \"role\": \"authenticated\", \"tenant_id\": \"org_' || :t || '\"}', true) FROM bench.tokens WHERE id = :t;\n"
+SET_USER = "SELECT set_config('app.user_id', 'user_' || :t, true) FROM bench.tokens WHERE id = :t;\n"
+NOTHING = "SELECT token IS NOT NULL FROM bench.tokens WHERE id = :t;\n"
+SCAN = "SELECT count(*) FROM bench.rows_{0} WHERE {1} length(body) > 0;\n"
+NO_INDEX = "SET LOCAL enable_indexscan = off;\nSET LOCAL enable_bitmapscan = off;\nSET LOCAL enable_indexonlyscan = off;\nSET LOCAL max_parallel_workers_per_gather = 0;\n"
+LITERAL = "tenant_id = 'org_' || :t AND"
+
+
+def reads(ours, literal, others):
+    return [{"name": "ours", "script": ours}, {"name": "literal, no RLS", "script": literal}] + [
+        {"name": name, "script": script} for name, script in others]
+
+
+CASES = [
+    {"name": "hot_pool", "title": "One hot pool, synchronous_commit on", "clients": 32,
+     "variants": [
+         {"name": "ours", "script": OURS.format(0)},
+         {"name": "ours, early release off", "script": OURS.format(0), "before": ["ALTER ROLE app SET tenancy.early_lock_release = off"]},
+         {"name": "contract v2 in PL/pgSQL", "script": THEIRS.format(0), "before": ["ALTER ROLE app RESET tenancy.early_lock_release"]},
+         {"name": "insert only", "script": INSERT}],
+     "bars": [{"ours": "ours", "against": "contract v2 in PL/pgSQL", "at_least": 4},
+              {"ours": "ours", "against": "contract v2 in PL/pgSQL", "of": "p99", "at_most": 0.333},
+              {"ours": "ours", "against": "insert only", "at_least": 0.35}]},
+    {"name": "one_client", "title": "One client, own pool, fsync off", "clients": 1,
+     "before": ["ALTER SYSTEM SET fsync = off", "SELECT pg_reload_conf()", "SELECT pg_sleep(1)"],
+     "after": ["ALTER SYSTEM RESET fsync", "SELECT pg_reload_conf()", "SELECT pg_sleep(1)"],
+     "variants": [{"name": "ours", "script": OURS.format(0)}, {"name": "contract v2 in PL/pgSQL", "script": THEIRS.format(0)},
+                  {"name": "SELECT 1", "script": "SELECT 1;\n"}],
+     "bars": [{"ours": "ours", "against": "contract v2 in PL/pgSQL", "at_least": 1.3}]},
+    {"name": "many_pools", "title": "64 pools, synchronous_commit on", "clients": 32,
+     "variants": [{"name": "ours", "script": ANY_POOL + OURS.replace("'user_{0}'", "'user_' || :n").replace("'org_{0}'", "'org_' || :n")},
+                  {"name": "contract v2 in PL/pgSQL", "script": ANY_POOL + THEIRS.replace("'user_{0}'", "'user_' || :n").replace("'org_{0}'", "'org_' || :n")}],
+     "bars": [{"ours": "ours", "against": "contract v2 in PL/pgSQL", "at_least": 1.2}]},
+    {"name": "verify_hs256", "title": "Verification of HS256 tokens never seen before", "clients": 1,
+     "variants": [
+         {"name": "ours", "units": 500, "script": "\\set a 500 * random(0, 39)\nSELECT count(*) FILTER (WHERE (tenancy.verify_token(token)).valid) FROM bench.tokens WHERE id >= :a AND id < :a + 500;\n"},
+         {"name": "PL/pgSQL over pgcrypto", "units": 500, "script": "\\set a 500 * random(0, 39)\nSELECT count(bench.verify_hs256(token, 'benchmark-secretbenchmark-secret')) FROM bench.tokens WHERE id >= :a AND id < :a + 500;\n"}],
+     "bars": [{"ours": "ours", "against": "PL/pgSQL over pgcrypto", "at_least": 10}]},
+    {"name": "authenticate_and_read", "title": "authenticate and one indexed read, one transaction", "clients": 1,
+     "variants": [{"name": "ours", "script": in_transaction(AUTHENTICATE, READ.format("ours", ""))},
+                  {"name": "SET LOCAL, current_setting policy", "script": in_transaction(SET_LOCAL, READ.format("setting", ""))}],
+     "bars": [{"ours": "ours", "against": "SET LOCAL, current_setting policy", "at_least": 0.9}]},
+    {"name": "indexed_read", "title": "Twenty indexed reads in a transaction", "clients": 1,
+     "variants": reads(
+         in_transaction(AUTHENTICATE, 20 * READ.format("ours", "")), in_transaction(NOTHING, 20 * READ.format("plain", LITERAL)),
+         [("JSON claim, wrapped", in_transaction(SET_CLAIM, 20 * READ.format("claim", ""))),
+          ("current_setting", in_transaction(SET_LOCAL, 20 * READ.format("setting", "")))]),
+     "bars": [{"ours": "ours", "against": "literal, no RLS", "at_least": 0.92},
+              {"ours": "ours", "against": "JSON claim, wrapped", "at_least": 1.0}]},
+    {"name": "full_scan", "title": "Full scan of 1M rows", "clients": 1,
+     "variants": reads(
+         in_transaction(AUTHENTICATE, NO_INDEX + SCAN.format("ours", "")), in_transaction(NOTHING, NO_INDEX + SCAN.format("plain", LITERAL)),
+         [("JSON claim, wrapped", in_transaction(SET_CLAIM, NO_INDEX + SCAN.format("claim", ""))),
+          ("current_setting", in_transaction(SET_LOCAL, NO_INDEX + SCAN.format("setting", ""))),
+          ("IN (SELECT … memberships)", in_transaction(SET_USER, NO_INDEX + SCAN.format("members", "")))]),
+     "bars": [{"ours": "ours", "against": "literal, no RLS", "of": "p50", "at_most": 1.10},
+              {"ours": "ours", "against": "JSON claim, wrapped", "at_least": 10}]},
+]
