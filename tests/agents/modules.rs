@@ -1,7 +1,7 @@
 //! The registry: two organizations, the same module ids, every function.
 
-use crate::common::{Token, cluster, in_parallel, refused};
-use crate::world::{WEATHER, acting, ask, install, list, member, next, operator, rows};
+use crate::common::{AUDIENCE, Cluster, KEY_ID, Options, SECRET, Token, cluster, in_parallel, refused};
+use crate::world::{WEATHER, acting, ask, install, list, member, next, operator, retrieve, rows, store};
 use serde_json::{Value, json};
 
 const OWN: &str = "SELECT org_id || ' ' || module_id || ' ' || name || ' ' || status FROM tenancy.list_modules()";
@@ -52,6 +52,82 @@ fn the_same_organization_id_in_two_tenants_is_two_organizations() {
     let mut two = acting(&database, &token("tenant-2"));
     assert!(list(&mut two, OWN).is_empty() && list(&mut two, DIRECT).is_empty());
     assert_eq!(install(&mut two, WEATHER, "Two's"), "installed");
+}
+
+#[test]
+fn the_same_organization_id_in_two_namespaces_of_one_tenant_is_two_organizations() {
+    const OTHER: &str = "https://other.test";
+    let database = cluster().database();
+    let mut owner = database.superuser();
+    owner
+        .batch_execute(
+            "SELECT tenancy.register_tenant('group', 'Group');
+             SELECT tenancy.register_organization('acme', 'Acme', 'group');
+             SELECT tenancy.register_organization('acme', 'Acme elsewhere', 'group', namespace => 'other');",
+        )
+        .unwrap();
+    owner
+        .execute("SELECT tenancy.add_issuer($1, ARRAY[$2::text], namespace => 'other')", &[&OTHER, &AUDIENCE])
+        .unwrap();
+    owner.execute("SELECT tenancy.add_secret($1, $2, 'HS256', $3)", &[&OTHER, &KEY_ID, &SECRET]).unwrap();
+    let token = Token::for_member("user", "acme").claim("org_role", "operator");
+    let mut one = acting(&database, &token);
+    install(&mut one, WEATHER, "One's");
+    store(&mut one, WEATHER, &json!({"of": "one"}));
+    ask::<Value>(&mut one, "SELECT tenancy.create_agent_state('c')", &[]).unwrap();
+    one.batch_execute("COMMIT").unwrap();
+    let mut other = acting(&database, &token.claim("iss", OTHER));
+    assert_eq!(list(&mut other, "SELECT tenancy.tenant_id() || ' ' || tenancy.org_id()"), ["group acme"]);
+    assert!(list(&mut other, OWN).is_empty() && list(&mut other, DIRECT).is_empty());
+    assert_eq!(retrieve(&mut other, WEATHER).unwrap(), None);
+    assert!(list(&mut other, "SELECT org_id FROM tenancy.module_credentials").is_empty());
+    assert!(list(&mut other, "SELECT conversation_id FROM tenancy.agent_states").is_empty());
+    assert_eq!(ask::<Option<Value>>(&mut other, "SELECT tenancy.get_agent_state('c')", &[]).unwrap(), None);
+}
+
+/// The functions a policy calls mean what they meant when they were made, whatever the reader's search_path holds.
+#[test]
+fn a_reader_s_own_operators_do_not_change_a_policy() {
+    let database = cluster().database();
+    database
+        .superuser()
+        .batch_execute(&format!(
+            "ALTER DATABASE {} SET tenancy.personal_default_org = on;
+             CREATE SCHEMA evil;
+             CREATE FUNCTION evil.yes(text, text) RETURNS boolean LANGUAGE sql AS 'SELECT true';
+             CREATE OPERATOR evil.= (FUNCTION = evil.yes, LEFTARG = text, RIGHTARG = text);
+             GRANT USAGE ON SCHEMA evil TO app;
+             GRANT EXECUTE ON FUNCTION evil.yes(text, text) TO app;",
+            database.name
+        ))
+        .unwrap();
+    let claims = json!(["read_config", "manage_modules"]);
+    let mut real = acting(
+        &database,
+        &Token::for_member("bob", "default").claim("tenant_id", "shared").claim("permissions", claims.clone()),
+    );
+    install(&mut real, WEATHER, "Bob's");
+    real.batch_execute("COMMIT").unwrap();
+    let mut carol =
+        acting(&database, &Token::for_user("carol").claim("tenant_id", "shared").claim("permissions", claims));
+    carol.batch_execute("SET LOCAL search_path = evil, pg_catalog").unwrap();
+    assert!(list(&mut carol, "SELECT 'x' WHERE 'a'::text = 'b'::text").len() == 1, "the operator is in force");
+    assert!(list(&mut carol, DIRECT).is_empty());
+    refused(rows(&mut carol, "SELECT * FROM tenancy.list_modules()", &[]), "PT401", "no_organization");
+}
+
+#[test]
+fn without_preload_the_tables_open_as_well() {
+    let own = Cluster::start(Options { preload: false, ..Options::default() });
+    let database = own.database();
+    let mut acme = operator(&database, "acme");
+    install(&mut acme, WEATHER, "Acme's");
+    next(&mut acme, "acme");
+    assert_eq!(list(&mut acme, DIRECT).len(), 1);
+    // The first statement of a connection, before anything has loaded the library.
+    for role in ["app", "svc"] {
+        assert!(database.connect(role).query(DIRECT, &[]).unwrap().is_empty());
+    }
 }
 
 #[test]
