@@ -9,6 +9,7 @@ mod isolation;
 mod limits;
 mod pg;
 mod schema;
+mod tokens;
 
 use pgrx::extension_sql_file;
 
@@ -82,6 +83,27 @@ extension_sql_file!(
 );
 extension_sql_file!("../sql/limits/quotas.sql", name = "limits_quotas");
 extension_sql_file!("../sql/limits/usage.sql", name = "limits_usage");
+extension_sql_file!("../sql/tokens/callers.sql", name = "tokens_callers");
+extension_sql_file!("../sql/tokens/issue.sql", name = "tokens_issue");
+extension_sql_file!("../sql/tokens/profiles.sql", name = "tokens_profiles");
+extension_sql_file!("../sql/tokens/extension.sql", name = "tokens_extension");
+extension_sql_file!("../sql/tokens/authorization.sql", name = "tokens_authorization");
+extension_sql_file!("../sql/tokens/api_keys.sql", name = "tokens_api_keys");
+extension_sql_file!("../sql/tokens/clean_up.sql", name = "tokens_clean_up");
+extension_sql_file!(
+    "../sql/tokens/functions.sql",
+    name = "tokens_functions",
+    requires = [
+        tokens::new_secret,
+        tokens::is_pkce,
+        tokens::verifier_matches,
+        tokens::api_keys::authenticate_api_key,
+        tokens::api_keys::role_permissions,
+        tokens::signing::sign_token,
+        tokens::signing::make_signing_key,
+        identity::sql_claimed_org_role
+    ]
+);
 extension_sql_file!("../sql/health.sql", name = "health");
 // Last of all: closes everything above to PUBLIC.
 extension_sql_file!("../sql/finalize.sql", name = "finalize", finalize);

@@ -52,6 +52,51 @@ $$;
 COMMENT ON FUNCTION tenancy._resolve_directory(text, text, text, text) IS
 'All the directory knows of a user in an organization, in one query by unique keys, always one row: NULL where nothing is registered. candidate_tenant: the tenant a token names or yields; candidate_registered says whether it is registered, and the organization belongs to it exactly if it equals org_tenant_id. The seat is the active, unexpired one. Reads only; runs on a standby.';
 
+CREATE FUNCTION tenancy._own_claims(namespace text, user_id text) RETURNS jsonb
+LANGUAGE plpgsql
+STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    RETURN CASE
+        WHEN tenancy.user_id() = _own_claims.user_id AND tenancy.identity_namespace() = _own_claims.namespace
+        THEN tenancy.claims()
+    END;
+END
+$$;
+
+COMMENT ON FUNCTION tenancy._own_claims(text, text) IS
+'The sealed claims, where they are this user''s; else NULL.';
+
+CREATE FUNCTION tenancy._org_membership(
+    namespace text,
+    user_id text,
+    org_id text,
+    claims jsonb,
+    OUT org_role text,
+    OUT source text
+)
+LANGUAGE plpgsql
+STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF _org_membership.claims IS NOT NULL THEN
+        _org_membership.org_role := tenancy._claimed_org_role(
+            _org_membership.claims::text, _org_membership.user_id, _org_membership.org_id);
+        _org_membership.source := CASE WHEN _org_membership.org_role IS NOT NULL THEN 'claims' END;
+    END IF;
+    IF _org_membership.org_role IS NULL THEN
+        SELECT d.org_role, CASE WHEN d.org_role IS NOT NULL THEN 'directory' END
+          INTO _org_membership.org_role, _org_membership.source
+          FROM tenancy._resolve_directory(_org_membership.namespace, _org_membership.user_id, _org_membership.org_id, NULL) AS d;
+    END IF;
+END
+$$;
+
+COMMENT ON FUNCTION tenancy._org_membership(text, text, text, jsonb) IS
+'As resolve_org_membership, in a namespace, with the claims that count; NULLs where the user is no member.';
+
 CREATE FUNCTION tenancy.resolve_org_membership(
     user_id text,
     org_id text,
@@ -65,26 +110,16 @@ SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    entry jsonb;
+    ns text;
 BEGIN
     PERFORM tenancy._require_installed();
     PERFORM tenancy._require_id(resolve_org_membership.user_id, 'user_id');
     PERFORM tenancy._require_id(resolve_org_membership.org_id, 'org_id');
-
-    entry := resolve_org_membership.claims -> 'organizations' -> resolve_org_membership.org_id;
-    IF jsonb_typeof(entry) = 'object' THEN
-        resolve_org_membership.org_role := coalesce(
-            CASE WHEN jsonb_typeof(entry -> 'role') = 'string' THEN nullif(btrim(entry ->> 'role'), '') END,
-            'org:member');
-        resolve_org_membership.source := 'claims';
-        RETURN NEXT;
-        RETURN;
-    END IF;
-
-    SELECT d.org_role, 'directory'
-      INTO resolve_org_membership.org_role, resolve_org_membership.source
-      FROM tenancy._resolve_directory(tenancy._namespace(), resolve_org_membership.user_id,
-                                      resolve_org_membership.org_id, NULL) AS d;
+    ns := tenancy._namespace();
+    SELECT m.org_role, m.source INTO resolve_org_membership.org_role, resolve_org_membership.source
+      FROM tenancy._org_membership(
+        ns, resolve_org_membership.user_id, resolve_org_membership.org_id,
+        coalesce(resolve_org_membership.claims, tenancy._own_claims(ns, resolve_org_membership.user_id))) AS m;
     IF resolve_org_membership.org_role IS NOT NULL THEN
         RETURN NEXT;
     END IF;
@@ -92,7 +127,47 @@ END
 $$;
 
 COMMENT ON FUNCTION tenancy.resolve_org_membership(text, text, jsonb) IS
-'The role of a user in an organization and where it was found: source claims (the claims'' organizations map; an entry without a role means org:member) or directory. No row: not a member. claims: verified claims, for the service role. Errors: 22023, 55000. Contract S, attribution.';
+'The role of a user in an organization and where it was found: source claims (the organizations map, then the organization claim of the issuer''s profile; a member without a named role is org:member) or directory. No row: not a member. claims: verified claims of that user, for the service role; left out, the sealed claims count where they are the user''s. Errors: 22023 invalid_argument, invalid_claims; 55000. Contract S, attribution.';
+
+CREATE FUNCTION tenancy._org_attribution(namespace text, user_id text, org_id text, claims jsonb) RETURNS jsonb
+LANGUAGE plpgsql
+STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    facts record;
+    membership record;
+BEGIN
+    IF _org_attribution.org_id IS NULL THEN
+        RETURN NULL;
+    END IF;
+    PERFORM tenancy._require_id(_org_attribution.org_id, 'org_id');
+    membership := tenancy._org_membership(_org_attribution.namespace, _org_attribution.user_id, _org_attribution.org_id,
+                                          _org_attribution.claims);
+    IF membership.org_role IS NULL THEN
+        RETURN NULL;
+    END IF;
+    SELECT * INTO facts
+      FROM tenancy._resolve_directory(_org_attribution.namespace, _org_attribution.user_id, _org_attribution.org_id, NULL);
+    -- An inactive subscription gives no attribution: a later deduction would have to refuse it.
+    IF facts.seat_id IS NULL OR (facts.subscription_status IN ('active', 'trialing')) IS NOT TRUE THEN
+        RETURN NULL;
+    END IF;
+    RETURN jsonb_build_object(
+        'pool', 'organization',
+        'clerk_org_id', _org_attribution.org_id,
+        'organization_id', facts.organization_uuid,
+        'organization_name', facts.organization_name,
+        'stripe_customer_id', facts.stripe_customer_id,
+        'organization_subscription_id', facts.subscription_id,
+        'seat_id', facts.seat_id,
+        'seat_role', facts.seat_role,
+        'org_role', membership.org_role);
+END
+$$;
+
+COMMENT ON FUNCTION tenancy._org_attribution(text, text, text, jsonb) IS
+'As resolve_org_attribution, in a namespace, with the claims that count.';
 
 CREATE FUNCTION tenancy.resolve_org_attribution(user_id text, org_id text, claims jsonb DEFAULT NULL) RETURNS jsonb
 LANGUAGE plpgsql
@@ -101,39 +176,14 @@ SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    facts record;
-    membership record;
+    ns text;
 BEGIN
     PERFORM tenancy._require_installed();
     PERFORM tenancy._require_id(resolve_org_attribution.user_id, 'user_id');
-    IF resolve_org_attribution.org_id IS NULL THEN
-        RETURN NULL;
-    END IF;
-    PERFORM tenancy._require_id(resolve_org_attribution.org_id, 'org_id');
-
-    SELECT * INTO membership
-      FROM tenancy.resolve_org_membership(resolve_org_attribution.user_id, resolve_org_attribution.org_id,
-                                          resolve_org_attribution.claims);
-    IF NOT FOUND THEN
-        RETURN NULL;
-    END IF;
-    SELECT * INTO facts
-      FROM tenancy._resolve_directory(tenancy._namespace(), resolve_org_attribution.user_id,
-                                      resolve_org_attribution.org_id, NULL);
-    -- An inactive subscription gives no attribution: a later deduction would have to refuse it.
-    IF facts.seat_id IS NULL OR facts.subscription_status NOT IN ('active', 'trialing') THEN
-        RETURN NULL;
-    END IF;
-    RETURN jsonb_build_object(
-        'pool', 'organization',
-        'clerk_org_id', resolve_org_attribution.org_id,
-        'organization_id', facts.organization_uuid,
-        'organization_name', facts.organization_name,
-        'stripe_customer_id', facts.stripe_customer_id,
-        'organization_subscription_id', facts.subscription_id,
-        'seat_id', facts.seat_id,
-        'seat_role', facts.seat_role,
-        'org_role', membership.org_role);
+    ns := tenancy._namespace();
+    RETURN tenancy._org_attribution(
+        ns, resolve_org_attribution.user_id, resolve_org_attribution.org_id,
+        coalesce(resolve_org_attribution.claims, tenancy._own_claims(ns, resolve_org_attribution.user_id)));
 END
 $$;
 

@@ -9,12 +9,17 @@ mod issuers;
 pub mod jose;
 mod keys;
 mod master_key;
-mod permissions;
+pub mod permissions;
 mod refusal;
 mod request;
 pub mod seal;
 mod tenant;
 mod verify;
+
+pub use issuers::{algorithm, invalid};
+pub use master_key::KeyRing;
+pub use tenant::Named;
+pub use verify::{claimed_org_role, resolve, sha256};
 
 use crate::pg::sql::{self, Arg};
 use crate::pg::{self, Error, Identity, Jsonb, State};
@@ -22,7 +27,6 @@ use jose::Reason;
 use pgrx::iter::TableIterator;
 use pgrx::{JsonB, default, name, pg_extern, search_path};
 use refusal::{Failure, Refusal};
-use tenant::Named;
 
 /// Makes the bearer of a token the transaction's identity and gives the user's external id. Writes nothing.
 ///
@@ -170,6 +174,12 @@ fn claim(name: &str) -> Option<String> {
 #[pg_extern(stable, parallel_safe)]
 fn has_permission(permission: &str) -> bool {
     pg::entry(|| Ok(pg::current_value().is_some_and(|identity| permissions::holds(&identity, permission))))
+}
+
+/// The role in an organization that verified claims give, as a token's claims are read; NULL where they give none.
+#[pg_extern(name = "_claimed_org_role", stable, parallel_restricted)]
+fn sql_claimed_org_role(claims: &str, user_id: &str, org_id: &str) -> Option<String> {
+    pg::entry(|| claimed_org_role(claims, user_id, org_id))
 }
 
 /// The identity's permissions, its role's and its token's; NULL without a live identity.

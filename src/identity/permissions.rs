@@ -27,10 +27,13 @@ pub fn of_identity(identity: &Identity) -> Vec<String> {
     held
 }
 
-/// Whether an identity holds a permission, by its token or by its role.
+/// Whether an identity holds a permission, by its token or by its role. An owner holds every one, also those that
+/// nobody has thought of yet.
 pub fn holds(identity: &Identity, permission: &str) -> bool {
+    let role = identity.org_role.as_deref().unwrap_or_default();
     identity.permissions.iter().any(|own| own == permission)
-        || of_role(identity.org_role.as_deref().unwrap_or_default()).contains(&permission)
+        || of_role(role).contains(&permission)
+        || (matches!(role, "owner" | "org:owner") && !permission.is_empty())
 }
 
 #[cfg(test)]
@@ -63,5 +66,8 @@ mod tests {
         assert!(holds(&identity, "org:billing:pay") && holds(&identity, "manage_modules"));
         assert!(!holds(&identity, "manage_keys") && !holds(&identity, ""));
         assert!(!holds(&Identity::default(), "read_config"));
+        let role = |role: &str| Identity { org_role: Some(role.to_owned()), ..Identity::default() };
+        assert!(holds(&role("owner"), "what nobody thought of") && holds(&role("org:owner"), "what nobody thought of"));
+        assert!(!holds(&role("admin"), "what nobody thought of") && !holds(&role("owner"), ""));
     }
 }

@@ -4,7 +4,7 @@
 //! the tables it was judged by (the epoch). Its times are judged again at each use.
 
 use super::issuers::{self, Issuer, Window};
-use super::jose::{Claims, Subject, Token};
+use super::jose::{Claims, Mapping, Profile, Subject, Token};
 use super::refusal::{Failure, Refusal};
 use super::tenant::{Facts, Named};
 use crate::pg::sql::{self, Arg, Mode};
@@ -179,6 +179,38 @@ pub fn resolve(named: &Named) -> std::result::Result<Identity, Failure> {
     let (facts, mut identity) = found.unwrap_or_default();
     identity.tenant_id = named.resolve(&facts)?;
     Ok(identity)
+}
+
+/// The role that verified claims give a user in an organization: by the `organizations` map (contracts.md, S), then
+/// by the organization the issuer's own mapping finds. A member without a named role is `org:member`.
+///
+/// Errors: 22023 where the claims are not an object, or another subject's.
+pub fn claimed_org_role(claims: &str, user_id: &str, org_id: &str) -> Result<Option<String>> {
+    let unfit = |what: &str| issuers::invalid("claims", "invalid_claims", what.to_owned());
+    let claims = Claims::parse(claims.as_bytes()).map_err(|_| unfit("claims must be the claims of a token"))?;
+    if claims.subject().is_some_and(|subject| subject != user_id) {
+        return Err(unfit("claims must be those of the user"));
+    }
+    let text = |value: Option<&serde_json::Value>| {
+        value.and_then(serde_json::Value::as_str).map(str::trim).filter(|text| !text.is_empty()).map(str::to_owned)
+    };
+    let member = || "org:member".to_owned();
+    let entry = claims.members().get("organizations").and_then(|map| map.get(org_id));
+    if let Some(entry) = entry.filter(|entry| entry.is_object()) {
+        return Ok(Some(text(entry.get("role")).unwrap_or_else(member)));
+    }
+    let issuer = match claims.issuer().map(issuers::find) {
+        Some(Ok(issuer)) => Some(issuer),
+        Some(Err(Failure::Fault(error))) => return Err(error),
+        _ => None,
+    };
+    let subject = match &issuer {
+        Some(issuer) => issuer.mapping.resolve(&claims).ok(),
+        None => Mapping::new(Profile::Generic, None).ok().and_then(|mapping| mapping.resolve(&claims).ok()),
+    };
+    Ok(subject
+        .filter(|subject| subject.org.as_deref() == Some(org_id))
+        .map(|subject| subject.org_role.unwrap_or_else(member)))
 }
 
 /// SHA-256.

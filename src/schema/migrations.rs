@@ -33,6 +33,7 @@ pub const ALL: &[Migration] = &[
     migration!(3, "isolation", "0003_isolation.sql"),
     migration!(4, "credits", "0004_credits.sql"),
     migration!(6, "limits", "0006_limits.sql"),
+    migration!(7, "tokens", "0007_tokens.sql"),
     migration!(10, "agents", "0010_agents.sql"),
 ];
 

@@ -1,0 +1,214 @@
+-- Issuing: one claim schema for every kind of token.
+
+CREATE FUNCTION tenancy._token_hash(secret text) RETURNS bytea
+LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp
+AS $$ SELECT sha256(convert_to(_token_hash.secret, 'UTF8')) $$;
+COMMENT ON FUNCTION tenancy._token_hash(text) IS
+'SHA-256 of a whole token, code or key: what is stored in its place. Fit for secrets of 128 bits and more, which nobody guesses.';
+
+CREATE FUNCTION tenancy._find_token_user(profile text, user_id text, OUT namespace text, OUT issuer text, OUT id uuid)
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    PERFORM tenancy._require_id(_find_token_user.user_id, 'user_id');
+    SELECT i.namespace, i.issuer
+      INTO _find_token_user.namespace, _find_token_user.issuer
+      FROM tenancy.signing_profiles AS p
+      JOIN tenancy.issuers AS i ON i.issuer = p.issuer
+     WHERE p.name = _find_token_user.profile;
+    IF NOT FOUND THEN
+        PERFORM tenancy._raise('55000', 'no_signing_profile', 'There is no signing profile of this name',
+            'Make one: SELECT tenancy.add_signing_profile(name => ''default'', issuer => …, audience => …, algorithm => ''EdDSA'', key_id => …);',
+            jsonb_build_object('profile', _find_token_user.profile));
+    END IF;
+    SELECT u.id INTO _find_token_user.id
+      FROM tenancy.users AS u
+     WHERE u.namespace = _find_token_user.namespace AND u.external_id = _find_token_user.user_id;
+END
+$$;
+COMMENT ON FUNCTION tenancy._find_token_user(text, text) IS
+'The namespace and issuer of a signing profile, and the internal id of the user there; NULL where not registered. Errors: 55000 no_signing_profile, 22023.';
+
+CREATE FUNCTION tenancy._require_token_user(id uuid) RETURNS void
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF _require_token_user.id IS NULL THEN
+        PERFORM tenancy._raise('PT404', 'USER_NOT_FOUND', 'User not found',
+            'Register the user first, in the namespace of the profile''s issuer: SELECT tenancy.register_user(user_id => …);');
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION tenancy._require_token_user(uuid) IS 'Raises PT404 USER_NOT_FOUND for NULL.';
+
+CREATE FUNCTION tenancy._check_extra(extra jsonb) RETURNS jsonb
+LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    -- What authenticate reads beside our own claims: a caller of an issuing function must not be able to say it.
+    reserved CONSTANT text[] := ARRAY['nbf', 'azp', 'typ', 'token_use', 'at_hash', 'c_hash', 'sid', 'tenant_id', 'tid',
+        'org_id', 'org', 'o', 'organizations', 'permissions', 'org_permissions', 'correlation_id', 'cnf'];
+    found_names text[];
+BEGIN
+    IF jsonb_typeof(coalesce(_check_extra.extra, '{}')) <> 'object' THEN
+        PERFORM tenancy._raise('22023', 'invalid_argument', 'extra must be a JSON object', 'Pass claims by name, or leave it out.',
+            '{"parameter": "extra"}');
+    END IF;
+    SELECT array_agg(name ORDER BY name) INTO found_names
+      FROM jsonb_object_keys(coalesce(_check_extra.extra, '{}')) AS name
+     WHERE name = ANY (reserved);
+    IF found_names IS NOT NULL THEN
+        PERFORM tenancy._raise('22023', 'reserved_claim', 'extra names claims that decide who the bearer is',
+            'Leave them out: the database resolves them.',
+            jsonb_build_object('parameter', 'extra', 'claims', found_names));
+    END IF;
+    RETURN coalesce(_check_extra.extra, '{}');
+END
+$$;
+COMMENT ON FUNCTION tenancy._check_extra(jsonb) IS
+'Returns extra, claims of the caller''s own, if it is an object without claims that authenticate gives a meaning to. Claims of the schema may stand in it; they are overridden. Errors: 22023 invalid_argument, reserved_claim.';
+
+CREATE FUNCTION tenancy._mint_token(
+    profile text,
+    kind text,
+    lifetime integer,
+    user_id text,
+    org_id text,
+    claims jsonb,
+    extra jsonb,
+    require_org boolean,
+    token_id uuid,
+    session_id text,
+    OUT token text,
+    OUT expires_at timestamptz,
+    OUT tenant_id text
+)
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    subject record;
+    attribution jsonb;
+    issued_at bigint := floor(extract(epoch FROM clock_timestamp()));
+BEGIN
+    SELECT i.issuer, i.namespace, p.audience, u.id, u.email INTO subject
+      FROM tenancy.signing_profiles AS p
+      JOIN tenancy.issuers AS i ON i.issuer = p.issuer
+      LEFT JOIN tenancy.users AS u ON u.namespace = i.namespace AND u.external_id = _mint_token.user_id
+     WHERE p.name = _mint_token.profile;
+    PERFORM tenancy._require_token_user(subject.id);
+
+    attribution := tenancy._org_attribution(subject.namespace, _mint_token.user_id, _mint_token.org_id, _mint_token.claims);
+    IF attribution IS NULL AND _mint_token.require_org THEN
+        PERFORM tenancy._raise('PT403', 'no_seat', 'User does not have an active seat in this organization',
+            'Give the user a membership and a seat under an active or trialing subscription, or leave require_org out for a personal token.',
+            jsonb_build_object('user_id', _mint_token.user_id, 'org_id', _mint_token.org_id));
+    END IF;
+    IF attribution IS NULL THEN
+        _mint_token.tenant_id := tenancy._tenant_name(subject.namespace, 'user::' || _mint_token.user_id);
+    ELSE
+        SELECT o.tenant_id INTO _mint_token.tenant_id
+          FROM tenancy.organizations AS o
+         WHERE o.id = (attribution ->> 'organization_id')::uuid;
+    END IF;
+
+    _mint_token.expires_at := to_timestamp(issued_at + _mint_token.lifetime);
+    -- The right side wins: nothing in extra overrides a claim of ours.
+    _mint_token.token := tenancy._sign_token(_mint_token.profile, (
+        tenancy._check_extra(_mint_token.extra)
+        || coalesce(attribution, jsonb_build_object(
+            'pool', NULL, 'clerk_org_id', NULL, 'organization_id', NULL, 'organization_name', NULL,
+            'stripe_customer_id', NULL, 'organization_subscription_id', NULL, 'seat_id', NULL, 'seat_role', NULL,
+            'org_role', NULL))
+        || jsonb_build_object(
+            'iss', subject.issuer, 'aud', subject.audience, 'sub', _mint_token.user_id, 'type', _mint_token.kind,
+            'iat', issued_at, 'exp', issued_at + _mint_token.lifetime, 'jti', _mint_token.token_id,
+            'session_id', _mint_token.session_id, 'email', subject.email))::text);
+END
+$$;
+COMMENT ON FUNCTION tenancy._mint_token(text, text, integer, text, text, jsonb, jsonb, boolean, uuid, text) IS
+'Signs a token of a kind (the claim type), good for lifetime seconds, with the one claim schema: iss, aud, sub, type, iat, exp, jti, session_id, email and the nine organization claims, always present, NULL where there is nothing. Attribution comes from the directory. tenant_id: the tenant its bearer will be in. Errors: PT403 no_seat, PT404 USER_NOT_FOUND, 22023, 55000.';
+
+CREATE FUNCTION tenancy._issue_token(
+    kind text, lifetime integer, user_id text, org_id text, claims jsonb, extra jsonb, require_org boolean, profile text
+) RETURNS text
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    subject record;
+    token_id uuid := tenancy.uuid_v7();
+    counted jsonb;
+    minted text;
+BEGIN
+    PERFORM tenancy._require_installed();
+    subject := tenancy._find_token_user(_issue_token.profile, _issue_token.user_id);
+    counted := tenancy._check_token_caller(_issue_token.user_id, subject.namespace, _issue_token.claims);
+    SELECT m.token INTO minted
+      FROM tenancy._mint_token(
+        _issue_token.profile, _issue_token.kind, _issue_token.lifetime, _issue_token.user_id, _issue_token.org_id,
+        counted, _issue_token.extra, coalesce(_issue_token.require_org, false), token_id,
+        -- The provider's session goes on where it is the user's own: revoke_session(our issuer, session) ends both.
+        coalesce(CASE WHEN tenancy.user_id() = _issue_token.user_id THEN tenancy.session_id() END, token_id::text)) AS m;
+    RETURN minted;
+END
+$$;
+COMMENT ON FUNCTION tenancy._issue_token(text, integer, text, text, jsonb, jsonb, boolean, text) IS
+'What issue_access_token and issue_dashboard_token share. Errors: as they.';
+
+CREATE FUNCTION tenancy.issue_access_token(
+    user_id text,
+    org_id text DEFAULT NULL,
+    claims jsonb DEFAULT NULL,
+    extra jsonb DEFAULT '{}',
+    require_org boolean DEFAULT false,
+    profile text DEFAULT 'default'
+) RETURNS text
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    RETURN tenancy._issue_token('access', 86400, issue_access_token.user_id, issue_access_token.org_id,
+        issue_access_token.claims, issue_access_token.extra, issue_access_token.require_org, issue_access_token.profile);
+END
+$$;
+COMMENT ON FUNCTION tenancy.issue_access_token(text, text, jsonb, jsonb, boolean, text) IS
+'Issues an access token, good for 24 hours (claim type: access). org_id: the organization the user asks for; without a membership and an active seat there the token is personal (organization claims NULL), or with require_org refused. claims: verified claims that show memberships, from a role with service access only; for anyone else the claims of the authenticated token count, and user_id must be the identity''s. extra: more claims; it never overrides ours. profile: the signing profile. Errors: PT401, PT403 no_seat, another_user, PT404 USER_NOT_FOUND, 22023 reserved_claim, token_too_large, 42501 claims_not_allowed, 55000 no_signing_profile.';
+
+CREATE FUNCTION tenancy.issue_dashboard_token(
+    user_id text,
+    org_id text DEFAULT NULL,
+    claims jsonb DEFAULT NULL,
+    extra jsonb DEFAULT '{}',
+    require_org boolean DEFAULT false,
+    profile text DEFAULT 'default'
+) RETURNS text
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    RETURN tenancy._issue_token('dashboard', 86400, issue_dashboard_token.user_id, issue_dashboard_token.org_id,
+        issue_dashboard_token.claims, issue_dashboard_token.extra, issue_dashboard_token.require_org,
+        issue_dashboard_token.profile);
+END
+$$;
+COMMENT ON FUNCTION tenancy.issue_dashboard_token(text, text, jsonb, jsonb, boolean, text) IS
+'Issues a dashboard token, good for 24 hours (claim type: dashboard). Parameters and errors as issue_access_token.';
+
+CREATE FUNCTION tenancy._audit_token(
+    tenant_id text, action text, kind text, token_id uuid, namespace text, user_id text, org_id text, reason text
+) RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    INSERT INTO tenancy.token_audit_logs (tenant_id, action, kind, token_id, namespace, user_id, org_id, reason)
+    VALUES (coalesce(_audit_token.tenant_id, ''), _audit_token.action, _audit_token.kind, _audit_token.token_id,
+            coalesce(_audit_token.namespace, ''), _audit_token.user_id, _audit_token.org_id, _audit_token.reason);
+END
+$$;
+COMMENT ON FUNCTION tenancy._audit_token(text, text, text, uuid, text, text, text, text) IS
+'Writes one row of token_audit_logs. Never pass a token or a hash of one.';
+
+CREATE FUNCTION tenancy._may_note_use() RETURNS boolean
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT current_setting('transaction_read_only') = 'off' AND current_setting('transaction_isolation') = 'read committed'
+$$;
+COMMENT ON FUNCTION tenancy._may_note_use() IS
+'Whether last_used_at can be noted: not in a read-only transaction or on a standby, and not where a concurrent note would be a serialization failure.';

@@ -1,0 +1,89 @@
+//! API keys: a bearer's key becomes the transaction's identity.
+
+use super::secret::{self, API_KEY_PREFIX};
+use crate::identity::{Named, permissions, resolve, sha256};
+use crate::pg::sql::{self, Mode};
+use crate::pg::{self, Error, Result, State};
+use pgrx::{pg_extern, search_path};
+
+/// A key's row, as far as it says who bears it.
+struct Known {
+    id: uuid::Uuid,
+    namespace: String,
+    org_id: String,
+    user_id: Option<String>,
+    role: String,
+    valid_until: Option<i64>,
+}
+
+/// Makes the bearer of an API key the transaction's identity and gives the user's external id.
+///
+/// Errors: PT401 invalid_api_key for every key that is not good; PT403 as `authenticate`; 55000.
+#[pg_extern(volatile, parallel_unsafe, security_definer)]
+#[search_path(pg_catalog, pg_temp)]
+fn authenticate_api_key(api_key: Option<&str>) -> String {
+    pg::entry(|| {
+        crate::schema::require_installed()?;
+        pg::warn_outside_transaction("tenancy.authenticate_api_key");
+        let api_key = api_key.filter(|key| !key.is_empty()).ok_or_else(missing)?;
+        if !secret::is_well_formed(api_key, API_KEY_PREFIX) {
+            return Err(invalid());
+        }
+        let hash = sha256(api_key.as_bytes());
+        let known = find(&hash)?.ok_or_else(invalid)?;
+        let id = known.id.to_string();
+        let user = known.user_id.as_deref().unwrap_or(&id);
+        let named = Named { namespace: &known.namespace, user, org: Some(&known.org_id), tenant: None };
+        let mut identity = resolve(&named)?;
+        identity.source = "api_key".to_owned();
+        identity.token_id = Some(id.clone());
+        identity.org_role = Some(known.role);
+        identity.expires_at = known.valid_until;
+        identity.correlation_id = Some(uuid::Uuid::now_v7().to_string());
+        pg::seal(identity, hash)?;
+        sql::query_opt("SELECT tenancy._note_api_key_use($1)", &[known.id.into()], Mode::Read, |_| Ok(()))?;
+        Ok(user.to_owned())
+    })
+}
+
+/// What a role permits by name, as `has_permission` applies it.
+#[pg_extern(name = "_role_permissions", immutable, parallel_safe)]
+fn role_permissions(role: &str) -> Vec<String> {
+    pg::entry(|| Ok(permissions::of_role(role).iter().map(|name| (*name).to_owned()).collect()))
+}
+
+/// A key that is good now: active, or within its grace; its user not revoked since it was made.
+fn find(hash: &[u8; 32]) -> Result<Option<Known>> {
+    let known = sql::query_opt(
+        "SELECT k.id, k.namespace, k.org_id, k.user_id, k.role, k.valid_until \
+         FROM tenancy.api_keys AS k \
+         WHERE k.key_hash = $1 AND k.status <> 'revoked' \
+           AND (k.valid_until IS NULL OR k.valid_until > pg_catalog.statement_timestamp()) \
+           AND NOT EXISTS (SELECT FROM tenancy.revocations AS r \
+                            WHERE r.kind = 'user' AND r.scope = k.namespace AND r.value = k.user_id \
+                              AND k.created_at <= r.revoked_at)",
+        &[hash.as_slice().into()],
+        Mode::ReadLatest,
+        |row| {
+            Ok(Known {
+                id: row.uuid(1).unwrap_or_default(),
+                namespace: row.text(2).unwrap_or_default(),
+                org_id: row.text(3).unwrap_or_default(),
+                user_id: row.text(4),
+                role: row.text(5).unwrap_or_default(),
+                valid_until: row.time(6),
+            })
+        },
+    )?;
+    Ok(known)
+}
+
+fn missing() -> Error {
+    Error::new(State::UNAUTHENTICATED, "missing_api_key", "Missing API key").hint("Pass the key as it was given.")
+}
+
+/// One answer for unknown, revoked and lapsed keys: which it was is nobody's business who cannot list the keys.
+fn invalid() -> Error {
+    Error::new(State::UNAUTHENTICATED, "invalid_api_key", "Invalid API key")
+        .hint("Make a new one: SELECT * FROM tenancy.create_api_key(…).")
+}
