@@ -234,6 +234,7 @@ VALUES
     ('_check_key_manager(text,text,text)', 'internal'),
     ('_find_api_key(uuid)', 'internal'),
     ('_note_api_key_use(uuid)', 'internal'),
+    ('_reseal_tokens()', 'internal'),
 
     -- limits
     ('set_rate_limit(text,integer,interval,integer,text)', 'operator'),

@@ -99,3 +99,27 @@ END
 $$;
 COMMENT ON FUNCTION tenancy.jwks() IS
 'The public keys of the signing profiles as a JWK set (RFC 7517 §5), for others to verify our tokens with; secrets (HS256) are not in it. Publish it as /.well-known/jwks.json. Error: 55000.';
+
+CREATE FUNCTION tenancy._reseal_tokens() RETURNS bigint
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    resealed bigint;
+    more bigint;
+BEGIN
+    UPDATE tenancy.signing_profiles AS p
+       SET sealed_key = tenancy._seal(tenancy._unseal(p.sealed_key, tenancy._signing_context(p.name, p.key_id)),
+                                      tenancy._signing_context(p.name, p.key_id))
+     WHERE NOT tenancy._sealed_under_current_key(p.sealed_key);
+    GET DIAGNOSTICS resealed = ROW_COUNT;
+    UPDATE tenancy.extension_tokens AS t
+       SET sealed_device = tenancy._seal_note(tenancy._open_note(t.sealed_device, 'device', t.id), 'device', t.id),
+           sealed_address = tenancy._seal_note(tenancy._open_note(t.sealed_address, 'address', t.id), 'address', t.id)
+     WHERE NOT tenancy._sealed_under_current_key(t.sealed_device)
+        OR NOT tenancy._sealed_under_current_key(t.sealed_address);
+    GET DIAGNOSTICS more = ROW_COUNT;
+    RETURN resealed + more;
+END
+$$;
+COMMENT ON FUNCTION tenancy._reseal_tokens() IS
+'Seals signing keys, devices and addresses under the current master key; gives the number of rows that were under another.';

@@ -8,12 +8,35 @@ use std::collections::BTreeSet;
 
 /// Contract S at 7942290, and what this product adds to every token: email, jti and session_id.
 const SCHEMA: [&str; 18] = [
-    "sub", "type", "iat", "exp", "iss", "aud", "pool", "clerk_org_id", "organization_id", "organization_name",
-    "stripe_customer_id", "organization_subscription_id", "seat_id", "seat_role", "org_role", "email", "jti", "session_id",
+    "sub",
+    "type",
+    "iat",
+    "exp",
+    "iss",
+    "aud",
+    "pool",
+    "clerk_org_id",
+    "organization_id",
+    "organization_name",
+    "stripe_customer_id",
+    "organization_subscription_id",
+    "seat_id",
+    "seat_role",
+    "org_role",
+    "email",
+    "jti",
+    "session_id",
 ];
 const ORG_CLAIMS: [&str; 9] = [
-    "pool", "clerk_org_id", "organization_id", "organization_name", "stripe_customer_id",
-    "organization_subscription_id", "seat_id", "seat_role", "org_role",
+    "pool",
+    "clerk_org_id",
+    "organization_id",
+    "organization_name",
+    "stripe_customer_id",
+    "organization_subscription_id",
+    "seat_id",
+    "seat_role",
+    "org_role",
 ];
 
 fn names(claims: &Value) -> BTreeSet<&str> {
@@ -106,7 +129,10 @@ fn claims_show_memberships_the_directory_does_not_know() {
     client.batch_execute("DELETE FROM tenancy.organization_memberships").unwrap();
     let resolve = |client: &mut Client, claims: Value| {
         client
-            .query_opt("SELECT org_role, source FROM tenancy.resolve_org_membership($1, $2, $3)", &[&USER, &ORG, &claims])
+            .query_opt(
+                "SELECT org_role, source FROM tenancy.resolve_org_membership($1, $2, $3)",
+                &[&USER, &ORG, &claims],
+            )
             .unwrap()
             .map(|row| (row.get::<_, String>(0), row.get::<_, String>(1)))
     };
@@ -115,12 +141,15 @@ fn claims_show_memberships_the_directory_does_not_know() {
     assert_eq!(resolve(&mut client, json!({"organizations": {ORG: {"role": "org:admin"}}})), found("org:admin"));
     assert_eq!(resolve(&mut client, json!({"organizations": {ORG: {}}})), found("org:member"));
     assert_eq!(resolve(&mut client, json!({"organizations": {ORG: {"role": 7}}})), found("org:member"));
-    for nothing in [json!({"organizations": {ORG: null}}), json!({"organizations": [ORG]}), json!({"organizations": "x"})] {
+    for nothing in
+        [json!({"organizations": {ORG: null}}), json!({"organizations": [ORG]}), json!({"organizations": "x"})]
+    {
         assert_eq!(resolve(&mut client, nothing), None);
     }
     // The issuer's own organization claim.
     client.query("SELECT tenancy.add_issuer('https://clerk.test', ARRAY['app'], 'clerk')", &[]).unwrap();
-    let own = json!({"iss": "https://clerk.test", "sub": USER, "sts": "active", "v": 2, "o": {"id": ORG, "rol": "admin"}});
+    let own =
+        json!({"iss": "https://clerk.test", "sub": USER, "sts": "active", "v": 2, "o": {"id": ORG, "rol": "admin"}});
     assert_eq!(resolve(&mut client, own.clone()), found("org:admin"));
     assert_eq!(resolve(&mut client, json!({"iss": ISSUER, "sub": USER, "clerk_org_id": ORG})), found("org:member"));
     let resolved = client.query("SELECT * FROM tenancy.resolve_org_membership($1, $2, $3)", &[&OTHER, &ORG, &own]);
@@ -152,8 +181,16 @@ fn an_application_issues_for_its_own_identity_only() {
     for (statement, state, what) in [
         (format!("SELECT tenancy.issue_access_token('{OTHER}')"), "PT403", "another_user"),
         (format!("SELECT tenancy.issue_extension_token('{OTHER}')"), "PT403", "another_user"),
-        (format!("SELECT tenancy.issue_access_token('{USER}', '{ORG}', '{{\"organizations\": {{}}}}')"), "42501", "claims_not_allowed"),
-        (format!("SELECT tenancy.start_authorization('{OTHER}', '{0}', '{0}', 'x:y')", "a".repeat(43)), "PT403", "another_user"),
+        (
+            format!("SELECT tenancy.issue_access_token('{USER}', '{ORG}', '{{\"organizations\": {{}}}}')"),
+            "42501",
+            "claims_not_allowed",
+        ),
+        (
+            format!("SELECT tenancy.start_authorization('{OTHER}', '{0}', '{0}', 'x:y')", "a".repeat(43)),
+            "PT403",
+            "another_user",
+        ),
     ] {
         let mut transaction = app.transaction().unwrap();
         transaction.query_one("SELECT tenancy.authenticate($1)", &[&own]).unwrap();
@@ -198,8 +235,15 @@ fn profiles_sign_with_keys_made_inside_and_publish_public_halves_only() {
     for (name, algorithm) in [("ed", "EdDSA"), ("es", "ES256"), ("hs", "HS256"), ("rs", "RS256")] {
         let add = "SELECT tenancy.add_signing_profile($1, 'https://' || $1 || '.test', 'app', $2, $1 || '-1')";
         assert_eq!(text(&mut client, add, &[&name, &algorithm]), format!("{name}-1"));
-        let token = text(&mut database.connect("svc"), "SELECT tenancy.issue_access_token($1, $2, profile => $3)", &[&USER, &ORG, &name]);
-        assert_eq!(crate::peers::decode(token.split('.').next().unwrap()), json!({"alg": algorithm, "typ": "JWT", "kid": format!("{name}-1")}));
+        let token = text(
+            &mut database.connect("svc"),
+            "SELECT tenancy.issue_access_token($1, $2, profile => $3)",
+            &[&USER, &ORG, &name],
+        );
+        assert_eq!(
+            crate::peers::decode(token.split('.').next().unwrap()),
+            json!({"alg": algorithm, "typ": "JWT", "kid": format!("{name}-1")})
+        );
         assert_eq!(identity(&mut client, &token)["user_id"], USER);
     }
     let jwks: Value = row(&mut database.connect("app"), "SELECT tenancy.jwks()", &[]).get(0);
@@ -224,7 +268,9 @@ fn profiles_sign_with_keys_made_inside_and_publish_public_halves_only() {
     refused(client.query(add, &[&"ed-1"]), "PT409", "duplicate_kid");
 
     let profile = |algorithm: &str, key: &[u8]| {
-        database.connect("ops").query("SELECT tenancy.add_signing_profile('x', 'https://x.test', 'app', $1, 'x', $2)", &[&algorithm, &key])
+        database
+            .connect("ops")
+            .query("SELECT tenancy.add_signing_profile('x', 'https://x.test', 'app', $1, 'x', $2)", &[&algorithm, &key])
     };
     refused(profile("HS256", b"short"), "22023", "weak_key");
     refused(profile("EdDSA", b"not a key"), "22023", "invalid_key");

@@ -28,7 +28,10 @@ pub fn world() -> Database<'static> {
 /// Registers them.
 pub fn furnish(client: &mut Client) {
     client
-        .execute("SELECT tenancy.add_signing_profile('default', $1, $2, 'HS256', 'k1', $3)", &[&ISSUER, &AUDIENCE, &SECRET])
+        .execute(
+            "SELECT tenancy.add_signing_profile('default', $1, $2, 'HS256', 'k1', $3)",
+            &[&ISSUER, &AUDIENCE, &SECRET],
+        )
         .unwrap();
     client
         .batch_execute(&format!(
