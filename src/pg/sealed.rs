@@ -128,6 +128,7 @@ pub fn current_value() -> Option<Identity> {
 }
 
 /// Who the identity in force is for, expired or not.
+#[allow(dead_code)] // whole, though not every caller asks for all of it
 pub struct Bearer {
     /// Not expired at the start of this statement.
     pub live: bool,

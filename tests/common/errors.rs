@@ -29,3 +29,11 @@ pub fn fails_with<T: Debug>(result: Result<T, postgres::Error>, sqlstate: &str) 
     assert_eq!(error.code().code(), sqlstate, "the SQLSTATE differs: {error:?}");
     error.clone()
 }
+
+/// The server ended this connection on an administrator's word. The client may see the end before the reason.
+#[track_caller]
+pub fn disconnected<T: Debug>(result: Result<T, postgres::Error>) {
+    let error = result.expect_err("the connection is ended");
+    let code = error.code().map(|code| code.code());
+    assert!(error.is_closed() || code == Some("57P01"), "another error: {error:?}");
+}

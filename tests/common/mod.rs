@@ -22,7 +22,7 @@ mod tokens;
 
 pub use cluster::{Cluster, Options, cluster};
 pub use database::{Database, Notices};
-pub use errors::{fails_with, refused};
+pub use errors::{disconnected, fails_with, refused};
 pub use shared::{shared_file, shared_json};
 pub use tokens::{AUDIENCE, ISSUER, KEY_ID, SECRET, Token, base64url, hs256, jws};
 
