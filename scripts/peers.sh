@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# Other people's implementations that the tests compare ours with, at pinned versions, below target/peers.
+# Other people's implementations that the tests compare ours with or run beside it, below target/peers.
 # Sourced by test.sh. Where one cannot be had (no network, no npm) its variable stays unset, and the tests that need it
 # say that they are skipped.
 
@@ -41,6 +41,28 @@ peer_node() {
     export PGT_NODE_MODULES=$folder/node_modules
 }
 
+# peer_pgbouncer: PGT_PGBOUNCER, Debian's PgBouncer unpacked, not installed: the package would start a service.
+peer_pgbouncer() {
+    local folder=$PGT_TARGET/peers/pgbouncer
+    if [ ! -x "$folder/pgbouncer" ]; then
+        rm -rf "$folder"
+        mkdir -p "$folder/packages" || return 1
+        (cd "$folder/packages" && apt-get download -q -q pgbouncer libc-ares2 libevent-2.1-7 2>/dev/null) || return 1
+        local package
+        for package in "$folder"/packages/*.deb; do dpkg -x "$package" "$folder/tree" || return 1; done
+        rm -rf "$folder/packages"
+        cat >"$folder/pgbouncer" <<EOF
+#!/bin/sh
+# Written by scripts/peers.sh.
+LD_LIBRARY_PATH=\$(echo '$folder'/tree/usr/lib/*/) exec '$folder/tree/usr/sbin/pgbouncer' "\$@"
+EOF
+        chmod 755 "$folder/pgbouncer"
+    fi
+    "$folder/pgbouncer" --version >/dev/null 2>&1 || return 1
+    export PGT_PGBOUNCER=$folder/pgbouncer
+}
+
 step "Implementations to compare with"
 if peer_python 9>&-; then note "python: $(tr '\n' ' ' <"$PGT_ROOT/tests/peers/requirements.txt")"; else note "python: not to be had; tests that need it are skipped"; fi
 if peer_node 9>&-; then note "node: jose"; else note "node: not to be had; tests that need it are skipped"; fi
+if peer_pgbouncer 9>&-; then note "pgbouncer: $("$PGT_PGBOUNCER" --version | head -n 1)"; else note "pgbouncer: not to be had; tests that need it are skipped"; fi

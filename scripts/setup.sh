@@ -95,8 +95,8 @@ write_wrapper() {
 write_wrappers() {
     local program bin=$PGT_RUN/usr/lib/postgresql/$PGT_PG_MAJOR/bin
     mkdir -p "$PGT_BIN"
-    if [ "$(cat "$PGT_BIN/.for" 2>/dev/null)" = "$PGT_RUN" ]; then return; fi
-    for program in initdb pg_ctl postgres createdb dropdb; do
+    if [ "$(cat "$PGT_BIN/.for" 2>/dev/null)" = "$PGT_RUN pg_basebackup" ]; then return; fi
+    for program in initdb pg_ctl pg_basebackup postgres createdb dropdb; do
         write_wrapper "$program" <<EOF
 #!/bin/sh
 # Written by scripts/setup.sh. Postgres refuses to run as root, so root becomes the server's user here.
@@ -123,7 +123,8 @@ EOF
     -e 's|^\\(PKGLIBDIR = \\)\\{0,1\\}$PGT_SYSTEM_LIB/lib\$|\\1$PGT_RUN$PGT_SYSTEM_LIB/lib|' \\
     -e 's|^\\(SHAREDIR = \\)\\{0,1\\}$PGT_SYSTEM_SHARE\$|\\1$PGT_RUN$PGT_SYSTEM_SHARE|'
 EOF
-    printf '%s' "$PGT_RUN" >"$PGT_BIN/.for"
+    # With the newest program's name: an older set of wrappers is written anew.
+    printf '%s' "$PGT_RUN pg_basebackup" >"$PGT_BIN/.for"
 }
 
 # Rewritten only when it must be: the bindings are rebuilt when this file changes.

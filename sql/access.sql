@@ -379,6 +379,10 @@ VALUES
     ('organization_subscriptions', 'operator', NULL),
     ('organization_seats', 'operator', NULL),
     ('users', 'operator', NULL),
+    -- The issuers' keys, through the view issuer_key_status; never a sealed secret.
+    ('issuer_keys', 'operator',
+     'issuer, kid, algorithm, public_jwk, origin, not_before, not_after, retired_at, retired_by, created_at'),
+    ('issuer_key_status', 'operator', NULL),
     -- What is protected, and how far an online protection has come.
     ('protected_tables', 'operator', NULL),
     ('protection_runs', 'operator', NULL),

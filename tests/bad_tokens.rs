@@ -105,7 +105,7 @@ fn an_audience_list_an_array_and_a_missing_kid_are_taken() {
 }
 
 #[test]
-fn an_expired_identity_shows_no_rows_in_the_same_transaction() {
+fn identity_35_an_expired_identity_shows_no_rows_in_the_same_transaction() {
     let database = cluster().database();
     let mut client = database.connect("app");
     let mut transaction = client.transaction().unwrap();

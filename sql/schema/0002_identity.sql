@@ -112,6 +112,30 @@ COMMENT ON COLUMN tenancy.audit_log.backend_pid IS 'Process of the backend.';
 COMMENT ON COLUMN tenancy.audit_log.detail IS 'More, by action.';
 COMMENT ON COLUMN tenancy.audit_log.created_at IS 'When.';
 
+CREATE VIEW tenancy.issuer_key_status WITH (security_invoker = true) AS
+SELECT k.issuer, k.kid, k.algorithm, coalesce(k.public_jwk ->> 'kty', 'oct') AS key_type,
+       CASE WHEN k.retired_at IS NOT NULL THEN 'retired'
+            WHEN k.not_before > now() THEN 'pending'
+            WHEN k.not_after <= now() THEN 'ended'
+            ELSE 'usable'
+       END AS status,
+       k.origin, k.not_before, k.not_after, k.retired_at, k.retired_by, k.created_at, k.public_jwk
+  FROM tenancy.issuer_keys AS k;
+
+COMMENT ON VIEW tenancy.issuer_key_status IS 'The issuers'' keys without their secrets, for operators: which are usable now.';
+COMMENT ON COLUMN tenancy.issuer_key_status.issuer IS 'Whose key it is.';
+COMMENT ON COLUMN tenancy.issuer_key_status.kid IS 'Key id.';
+COMMENT ON COLUMN tenancy.issuer_key_status.algorithm IS 'The algorithm the key is bound to; NULL: any that fits its type.';
+COMMENT ON COLUMN tenancy.issuer_key_status.key_type IS 'RSA, EC, OKP, or oct for a shared secret (RFC 7518 §6.1).';
+COMMENT ON COLUMN tenancy.issuer_key_status.status IS 'usable; pending before not_before; ended from not_after on; retired.';
+COMMENT ON COLUMN tenancy.issuer_key_status.origin IS 'The function that brought it.';
+COMMENT ON COLUMN tenancy.issuer_key_status.not_before IS 'Not used before this time.';
+COMMENT ON COLUMN tenancy.issuer_key_status.not_after IS 'Not used from this time on.';
+COMMENT ON COLUMN tenancy.issuer_key_status.retired_at IS 'Not used any more since this time.';
+COMMENT ON COLUMN tenancy.issuer_key_status.retired_by IS 'What retired it: retire_key (for good) or set_jwks (the set no longer has it).';
+COMMENT ON COLUMN tenancy.issuer_key_status.created_at IS 'When it was added.';
+COMMENT ON COLUMN tenancy.issuer_key_status.public_jwk IS 'The public key; NULL for a shared secret.';
+
 ALTER TABLE tenancy.issuers ENABLE ROW LEVEL SECURITY;
 ALTER TABLE tenancy.issuers FORCE ROW LEVEL SECURITY;
 CREATE POLICY owner_rows ON tenancy.issuers TO CURRENT_USER USING (true) WITH CHECK (true);

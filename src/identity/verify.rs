@@ -48,6 +48,10 @@ impl Verified {
         identity
     }
 
+    fn seat_stands(&self) -> bool {
+        self.identity.seat_expires_at.is_none_or(|end| end > pg::statement_start_micros())
+    }
+
     fn check_times(&self) -> std::result::Result<(), Failure> {
         let now = pg::now_micros();
         if !self.key_window.is_open(now) {
@@ -71,7 +75,8 @@ pub fn verify(text: &str) -> std::result::Result<Rc<Verified>, Failure> {
         }
         cache.tokens.get(&fingerprint).cloned()
     });
-    if let Some(known) = known {
+    // A seat that ended by itself sent no signal: who that is must be asked again.
+    if let Some(known) = known.filter(|known| known.seat_stands()) {
         known.check_times()?;
         return Ok(known);
     }
@@ -104,7 +109,9 @@ fn judge(text: &str, fingerprint: [u8; 32]) -> std::result::Result<Verified, Fai
 }
 
 fn check_revocation(issuer: &Issuer, claims: &Claims, subject: &Subject) -> std::result::Result<(), Failure> {
-    let issued_at = claims.issued_at().map(micros);
+    // An issuer's clock may be ahead by the leeway: a token that it dates after the revocation may be from before it.
+    let leeway = i64::from(issuer.policy.leeway);
+    let issued_at = claims.issued_at().map(|seconds| micros(seconds - leeway));
     let revoked = sql::query_opt(
         "SELECT true FROM tenancy.revocations AS r \
          WHERE (r.kind = 'token' AND r.scope = $1 AND r.value = $2) \
@@ -151,7 +158,7 @@ pub fn resolve(named: &Named) -> std::result::Result<Identity, Failure> {
     let candidate = named.candidate();
     let found = sql::query_opt(
         "SELECT d.user_uuid, d.organization_uuid, d.org_tenant_id, d.org_tenant_status, d.org_role, d.seat_id, \
-                d.candidate_registered, d.candidate_status \
+                d.candidate_registered, d.candidate_status, d.seat_expires_at \
          FROM tenancy._resolve_directory($1, $2, $3, $4) AS d",
         &[named.namespace.into(), named.user.into(), Arg::Text(named.org), candidate.as_str().into()],
         Mode::ReadLatest,
@@ -171,6 +178,7 @@ pub fn resolve(named: &Named) -> std::result::Result<Identity, Failure> {
                 user_uuid: row.uuid(1),
                 organization_id: row.uuid(2),
                 seat_id: row.uuid(6),
+                seat_expires_at: row.time(9),
                 ..Identity::default()
             };
             Ok((facts, identity))

@@ -131,7 +131,8 @@ unsafe extern "C-unwind" fn watch_declare(
         if !name.is_null() {
             let name = CStr::from_ptr(name).to_owned();
             HELD.with_borrow_mut(|held| {
-                held.retain(|cursor| cursor.name != name);
+                // Those that were closed meanwhile go too: a session that never logs in must not gather them.
+                held.retain(|cursor| cursor.name != name && !portal(&cursor.name).is_null());
                 held.push(Held { name, owner: Owner::Pending });
             });
         }

@@ -44,6 +44,9 @@ pub struct Identity {
     /// `organization_seats.id` of an active, unexpired seat.
     #[serde(default)]
     pub seat_id: Option<uuid::Uuid>,
+    /// When that seat ends by itself, in microseconds since 2000-01-01 UTC: a cached identity is not good beyond it.
+    #[serde(skip)]
+    pub seat_expires_at: Option<i64>,
     /// Microseconds since 2000-01-01 UTC, as Postgres counts; none: no expiry.
     #[serde(default)]
     pub expires_at: Option<i64>,

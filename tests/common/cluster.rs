@@ -58,6 +58,38 @@ impl Cluster {
         cluster
     }
 
+    /// A hot standby of this cluster, with the same databases. Where its files lie only
+    /// its own postgresql.conf says, so the copy's is changed.
+    pub fn standby(&self) -> Self {
+        let folder = make_folder();
+        let data = folder.join("data");
+        let primary = path(self.folder());
+        // As the server's user, to whom the copy must belong.
+        run("pg_basebackup", &["-h", primary, "-U", "postgres", "-D", path(&data), "-X", "stream", "-c", "fast", "--no-sync"]);
+        fs::copy(self.master_key_file(), folder.join("master.key")).expect("the master key can be copied");
+        give_to_server(&folder.join("master.key"));
+        let conf = data.join("postgresql.conf");
+        let text = fs::read_to_string(&conf).expect("the copy has a postgresql.conf").replace(primary, path(&folder));
+        let source = format!("primary_conninfo = 'host={primary} user=postgres'\nhot_standby = 'on'\n");
+        fs::write(&conf, text + &source).expect("postgresql.conf can be written");
+        fs::write(data.join("standby.signal"), "").expect("the signal can be written");
+        give_to_server(&data.join("standby.signal"));
+        let cluster =
+            Self { watcher: watch(&folder), folder, template: Mutex::new(false), databases: AtomicU32::new(0) };
+        cluster.resume();
+        cluster
+    }
+
+    /// Makes a standby a primary, and waits until it is one.
+    pub fn promote(&self) {
+        run("pg_ctl", &["-D", path(&self.data()), "-w", "-t", "60", "promote"]);
+    }
+
+    /// A connection to a database that the cluster has, by name.
+    pub fn connect(&self, database: &str, role: &str) -> postgres::Client {
+        super::database::connect(self, database, role, None)
+    }
+
     /// Starts the server again after `stop` or `crash`.
     pub fn resume(&self) {
         let log = self.folder.join("log");

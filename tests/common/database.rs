@@ -71,7 +71,7 @@ fn config(cluster: &Cluster, database: &str, role: &str) -> Config {
     config
 }
 
-fn connect(cluster: &Cluster, database: &str, role: &str, notices: Option<Notices>) -> Client {
+pub(super) fn connect(cluster: &Cluster, database: &str, role: &str, notices: Option<Notices>) -> Client {
     let mut config = config(cluster, database, role);
     config.notice_callback(move |notice| {
         if let Some(notices) = &notices {

@@ -1,6 +1,9 @@
 """Generates tokens, good and mutated, and judges each with PyJWT. One JSON object a line: token, valid, error, mutation.
 
-Usage: pyjwt_oracle.py SEED COUNT ISSUER AUDIENCE NOW KEYS.json; KEYS: [{kid, alg, secret | private_pem, public_pem}].
+Usage: pyjwt_oracle.py keys KEYS.json
+       pyjwt_oracle.py SEED COUNT ISSUER AUDIENCE NOW KEYS.json
+
+The first makes the keys, one for each algorithm: [{kid, alg, secret (hex) | private_pem, public_pem, jwk}].
 """
 
 import base64
@@ -9,6 +12,31 @@ import random
 import sys
 
 import jwt
+
+
+def make_keys(file):
+    from cryptography.hazmat.primitives import serialization as s
+    from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+
+    made = [{"kid": "hs256", "alg": "HS256", "secret": random.SystemRandom().randbytes(32).hex()}]
+    for alg, private in [
+        ("RS256", rsa.generate_private_key(65537, 2048)),
+        ("ES256", ec.generate_private_key(ec.SECP256R1())),
+        ("EdDSA", ed25519.Ed25519PrivateKey.generate()),
+    ]:
+        private_pem = private.private_bytes(s.Encoding.PEM, s.PrivateFormat.PKCS8, s.NoEncryption()).decode()
+        public = private.public_key()
+        public_pem = public.public_bytes(s.Encoding.PEM, s.PublicFormat.SubjectPublicKeyInfo).decode()
+        jwk = jwt.get_algorithm_by_name(alg).to_jwk(public, as_dict=True)
+        jwk.update(kid=alg.lower(), alg=alg)
+        made.append({"kid": jwk["kid"], "alg": alg, "private_pem": private_pem, "public_pem": public_pem, "jwk": jwk})
+    with open(file, "w") as out:
+        json.dump(made, out)
+
+
+if sys.argv[1] == "keys":
+    make_keys(sys.argv[2])
+    sys.exit()
 
 seed, count, issuer, audience, now, keys_file = sys.argv[1:7]
 now = int(now)
@@ -20,12 +48,16 @@ def b64(data):
     return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
 
 
-def material(key):
-    """The signing and the verifying half."""
+def prepare(key):
+    """The signing and the verifying half, parsed once: checking an RSA key takes longer than signing with it."""
     if "secret" in key:
         secret = bytes.fromhex(key["secret"])
         return secret, secret
-    return key["private_pem"], key["public_pem"]
+    algorithm = jwt.get_algorithm_by_name(key["alg"])
+    return algorithm.prepare_key(key["private_pem"]), algorithm.prepare_key(key["public_pem"])
+
+
+material = {key["kid"]: prepare(key) for key in keys}
 
 
 def claims():
@@ -81,11 +113,10 @@ CHANGES = [
 
 
 def sign(key, body, head):
-    signing, _ = material(key)
+    signing, _ = material[key["kid"]]
     algorithm = jwt.get_algorithm_by_name(key["alg"])
-    prepared = algorithm.prepare_key(signing)
     text = b64(json.dumps(head).encode()) + "." + b64(json.dumps(body).encode())
-    return text + "." + b64(algorithm.sign(text.encode(), prepared))
+    return text + "." + b64(algorithm.sign(text.encode(), signing))
 
 
 def mangle(token):
@@ -122,7 +153,7 @@ def judge(token):
         if key is None:
             return "no such kid"
         jwt.decode(
-            token, material(key)[1], algorithms=[key["alg"]], audience=audience, issuer=issuer,
+            token, material[key["kid"]][1], algorithms=[key["alg"]], audience=audience, issuer=issuer,
             options={"require": ["exp", "iss", "aud", "sub"]},
         )
         return None
