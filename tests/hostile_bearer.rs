@@ -105,8 +105,18 @@ fn identity_24_a_kid_is_matched_exactly_within_its_issuer() {
     let database = cluster().database();
     let mut client = database.connect("app");
     for kid in [
-        "KEY-1", " key-1", "key-1 ", "key", "%", "key-_", "' OR true --", "key-1'; DROP TABLE tenancy.issuer_keys; --",
-        "../../../../dev/null", "key-1/../key-1", "${KEY}", "ｋey-1",
+        "KEY-1",
+        " key-1",
+        "key-1 ",
+        "key",
+        "%",
+        "key-_",
+        "' OR true --",
+        "key-1'; DROP TABLE tenancy.issuer_keys; --",
+        "../../../../dev/null",
+        "key-1/../key-1",
+        "${KEY}",
+        "ｋey-1",
     ] {
         no_entry(&mut client, &headed(json!({"alg": "HS256", "kid": kid})), "unknown_key");
     }
@@ -148,7 +158,8 @@ fn identity_25_sets_with_duplicate_kids_or_secrets_are_refused_whole() {
 fn identity_26_duplicate_members_are_refused() {
     let database = cluster().database();
     let mut client = database.connect("app");
-    for member in [r#""sub":"root""#, r#""exp":1"#, r#""s\u0075b":"root""#, r#""x":{"a":1,"a":2}"#, r#""x":[{"a":1,"a":1}]"#]
+    for member in
+        [r#""sub":"root""#, r#""exp":1"#, r#""s\u0075b":"root""#, r#""x":{"a":1,"a":2}"#, r#""x":[{"a":1,"a":1}]"#]
     {
         no_entry(&mut client, &claiming(&with_member(member)), "duplicate_member");
     }
@@ -162,8 +173,21 @@ fn identity_27_times_are_whole_seconds_within_reason() {
     let mut client = database.connect("app");
     for name in ["exp", "nbf", "iat"] {
         for value in [
-            "\"4102444800\"", "4102444800.5", "4102444800.0", "4.1024448e9", "-1", "-0.0", "1e300", "253402300800",
-            "18446744073709551616", "9223372036854775808", "null", "true", "[]", "{}", "\"\"",
+            "\"4102444800\"",
+            "4102444800.5",
+            "4102444800.0",
+            "4.1024448e9",
+            "-1",
+            "-0.0",
+            "1e300",
+            "253402300800",
+            "18446744073709551616",
+            "9223372036854775808",
+            "null",
+            "true",
+            "[]",
+            "{}",
+            "\"\"",
         ] {
             let mut members = Token::for_user("alice").without(name).claims();
             members.as_object_mut().unwrap().shift_remove(name);
@@ -188,7 +212,8 @@ fn identity_28_expiry_and_audience_must_be_there() {
     no_entry(&mut client, &Token::for_user("alice").claim("aud", json!([])).sign(), "audience");
     // An operator may take tokens that never expire; by default nobody does.
     let mut ops = database.connect("ops");
-    ops.execute("SELECT tenancy.add_issuer($1, ARRAY[$2::text], require_expiry => false)", &[&ISSUER, &AUDIENCE]).unwrap();
+    ops.execute("SELECT tenancy.add_issuer($1, ARRAY[$2::text], require_expiry => false)", &[&ISSUER, &AUDIENCE])
+        .unwrap();
     assert_eq!(reason(&mut client, &Token::for_user("alice").without("exp").sign()), None);
     no_entry(&mut client, &Token::for_user("alice").without("aud").sign(), "missing_claim");
 }
@@ -281,8 +306,17 @@ fn identity_33_ecdsa_signatures_are_of_fixed_length_and_in_range() {
     let half = |r: &[u8], s: &[u8]| [r, s].concat();
     let (zero, one, top) = ([0; 32], [[0; 31].as_slice(), &[1]].concat(), [0xff; 32]);
     for signature in [
-        half(&zero, &zero), half(&zero, &one), half(&one, &zero), half(&order, &one), half(&one, &order),
-        half(&order, &order), half(&top, &top), vec![0; 63], vec![0; 65], vec![0; 96], vec![1],
+        half(&zero, &zero),
+        half(&zero, &one),
+        half(&one, &zero),
+        half(&order, &one),
+        half(&one, &order),
+        half(&order, &order),
+        half(&top, &top),
+        vec![0; 63],
+        vec![0; 65],
+        vec![0; 96],
+        vec![1],
     ] {
         no_entry(&mut client, &jws(&header, &claims(), |_| signature.clone()), "invalid_signature");
     }

@@ -164,7 +164,10 @@ fn identity_16_no_secret_is_to_be_read_in_tables_views_or_files() {
     // An operator reads the keys without their secrets, and no secret column at all.
     let mut ops = database.connect("ops");
     let row = ops
-        .query_one("SELECT kid, key_type, status, public_jwk::text, to_jsonb(k) AS whole FROM tenancy.issuer_key_status AS k", &[])
+        .query_one(
+            "SELECT kid, key_type, status, public_jwk::text, to_jsonb(k) AS whole FROM tenancy.issuer_key_status AS k",
+            &[],
+        )
         .unwrap();
     assert_eq!(
         (row.get::<_, &str>(0), row.get::<_, &str>(1), row.get::<_, &str>(2), row.get::<_, Option<&str>>(3)),
@@ -183,7 +186,8 @@ fn identity_16_no_secret_is_to_be_read_in_tables_views_or_files() {
 
 #[test]
 fn identity_17_no_token_reaches_the_log() {
-    let settings = vec![("log_min_error_statement", "debug5".to_owned()), ("log_error_verbosity", "verbose".to_owned())];
+    let settings =
+        vec![("log_min_error_statement", "debug5".to_owned()), ("log_error_verbosity", "verbose".to_owned())];
     let own = Cluster::start(Options { settings, ..Options::default() });
     let database = own.database();
     let mut client = database.connect("app");
@@ -261,10 +265,7 @@ fn identity_19_size_issuer_and_key_are_looked_at_before_any_cryptography() {
     }
     database
         .connect("ops")
-        .execute(
-            "SELECT tenancy.add_issuer($1, ARRAY[$2::text], algorithms => ARRAY['ES256'])",
-            &[&ISSUER, &AUDIENCE],
-        )
+        .execute("SELECT tenancy.add_issuer($1, ARRAY[$2::text], algorithms => ARRAY['ES256'])", &[&ISSUER, &AUDIENCE])
         .unwrap();
     assert_eq!(reason(&mut client, &acme()).as_deref(), Some("algorithm_not_allowed"));
     // A caller's own key costs no more than a provider's: numbers that would be slow are refused.

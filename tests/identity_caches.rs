@@ -204,9 +204,7 @@ fn many_cursors_of_a_session_that_never_logs_in_are_forgotten_when_closed() {
     let mut owner = database.superuser();
     let mut open_and_close = |numbers: std::ops::Range<usize>| {
         for number in numbers {
-            owner
-                .batch_execute(&format!("DECLARE c{number} CURSOR WITH HOLD FOR SELECT 1; CLOSE c{number}"))
-                .unwrap();
+            owner.batch_execute(&format!("DECLARE c{number} CURSOR WITH HOLD FOR SELECT 1; CLOSE c{number}")).unwrap();
         }
         memory(&mut owner)
     };
@@ -231,4 +229,3 @@ fn a_secret_s_row_cannot_be_moved_to_another_key() {
     let error = fails_with(database.connect("app").query("SELECT * FROM tenancy.verify_token($1)", &[&token]), "55000");
     assert!(error.detail().unwrap().contains("corrupt"), "{error:?}");
 }
-

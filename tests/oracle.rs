@@ -17,7 +17,11 @@ const STRICTER: [(&str, &str, &str); 18] = [
     ("claim_exp", "invalid_claim", "a time is a whole number of seconds: PyJWT rounds, and takes digits in a string"),
     ("claim_nbf", "invalid_claim", "as exp; and never negative or null"),
     ("claim_iat", "invalid_claim", "as exp; and never negative or null"),
-    ("claim_sub", "invalid_claim", "a subject is an id: 1 to 255 characters, no control characters, no space around it"),
+    (
+        "claim_sub",
+        "invalid_claim",
+        "a subject is an id: 1 to 255 characters, no control characters, no space around it",
+    ),
     ("claim_sub", "reserved_id", "\"::\" separates a namespace from an id (design §2)"),
     ("claim_jti", "invalid_claim", "a jti is an id, since it can be revoked; null is none"),
     ("header_typ", "malformed_header", "typ is a string (RFC 7515 §4.1.9)"),
@@ -102,9 +106,7 @@ fn add_keys(database: &Database, keys: &str) {
                     &[&ISSUER, &key["kid"].as_str(), &key["alg"].as_str(), &secret],
                 )
                 .expect("a secret can be added"),
-            None => {
-                ops.execute("SELECT tenancy.add_key($1, $2)", &[&ISSUER, &key["jwk"]]).expect("a key can be added")
-            }
+            None => ops.execute("SELECT tenancy.add_key($1, $2)", &[&ISSUER, &key["jwk"]]).expect("a key can be added"),
         };
     }
 }

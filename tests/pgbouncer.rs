@@ -111,7 +111,8 @@ fn identity_11_ten_thousand_transactions_over_four_connections_show_no_wrong_row
         .expect("a table can be made");
     let _bouncer = start(&program, &database);
     let begun = Instant::now();
-    let pids: BTreeSet<String> = in_parallel(CLIENTS, |index| session(&database, index)).into_iter().flatten().collect();
+    let pids: BTreeSet<String> =
+        in_parallel(CLIENTS, |index| session(&database, index)).into_iter().flatten().collect();
     println!("{TRANSACTIONS} transactions in {:?} over {} server connections", begun.elapsed(), pids.len());
     assert!((2..=SERVER_CONNECTIONS).contains(&pids.len()), "{pids:?}");
 }

@@ -192,7 +192,11 @@ fn supabase_never_reads_what_a_user_may_edit() {
     );
     let mut personal = claims;
     personal["app_metadata"] = json!({});
-    is_known_as(&database, personal, json!({"org_id": null, "tenant_id": "user::123e4567-e89b-12d3-a456-426614174000"}));
+    is_known_as(
+        &database,
+        personal,
+        json!({"org_id": null, "tenant_id": "user::123e4567-e89b-12d3-a456-426614174000"}),
+    );
 }
 
 #[test]
@@ -233,7 +237,8 @@ fn pooled_takes_the_product_s_own_kinds() {
 fn generic_follows_the_gateway_s_order_of_claims() {
     let database = configured("ARRAY['huleedu-platform']");
     let user = |members: Value| {
-        let mut claims = json!({"sub": "larare-0017", "aud": "huleedu-platform", "roles": ["teacher"], "exp": 4_102_444_800_i64});
+        let mut claims =
+            json!({"sub": "larare-0017", "aud": "huleedu-platform", "roles": ["teacher"], "exp": 4_102_444_800_i64});
         for (name, value) in members.as_object().unwrap() {
             claims[name] = value.clone();
         }
@@ -248,7 +253,11 @@ fn generic_follows_the_gateway_s_order_of_claims() {
     ] {
         is_known_as(&database, user(members), json!({"user_id": "larare-0017", "org_id": org}));
     }
-    is_known_as(&database, user(json!({"org": "skola", "tenant_id": "kommun"})), json!({"org_id": "skola", "tenant_id": "kommun"}));
+    is_known_as(
+        &database,
+        user(json!({"org": "skola", "tenant_id": "kommun"})),
+        json!({"org_id": "skola", "tenant_id": "kommun"}),
+    );
     is_known_as(&database, user(json!({"tid": "kommun"})), json!({"org_id": null, "tenant_id": "kommun"}));
     is_refused(&database, json!({}), user(json!({"org": "a\u{7}b"})), "invalid_claim");
     is_refused(&database, json!({}), user(json!({"tenant_id": "x::y"})), "reserved_id");
@@ -266,7 +275,9 @@ fn a_tenant_cannot_be_claimed_against_the_directory() {
     let claims = |org: Option<&str>, tenant: Option<&str>| json!({"sub": "u", "aud": "tests", "org_id": org, "tenant_id": tenant});
     is_known_as(&database, claims(Some("skola"), None), json!({"tenant_id": "kommun"}));
     is_known_as(&database, claims(Some("skola"), Some("kommun")), json!({"tenant_id": "kommun"}));
-    for (org, tenant, reason) in [(Some("skola"), Some("other"), "tenant_mismatch"), (Some("kommun"), None, "tenant_taken")] {
+    for (org, tenant, reason) in
+        [(Some("skola"), Some("other"), "tenant_mismatch"), (Some("kommun"), None, "tenant_taken")]
+    {
         let token = token(json!({}), &claims(org, tenant));
         refused(login(&database, &token), "PT403", reason);
     }

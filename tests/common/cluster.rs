@@ -65,7 +65,10 @@ impl Cluster {
         let data = folder.join("data");
         let primary = path(self.folder());
         // As the server's user, to whom the copy must belong.
-        run("pg_basebackup", &["-h", primary, "-U", "postgres", "-D", path(&data), "-X", "stream", "-c", "fast", "--no-sync"]);
+        run(
+            "pg_basebackup",
+            &["-h", primary, "-U", "postgres", "-D", path(&data), "-X", "stream", "-c", "fast", "--no-sync"],
+        );
         fs::copy(self.master_key_file(), folder.join("master.key")).expect("the master key can be copied");
         give_to_server(&folder.join("master.key"));
         let conf = data.join("postgresql.conf");
