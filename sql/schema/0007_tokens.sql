@@ -190,7 +190,7 @@ COMMENT ON COLUMN tenancy.token_families.profile IS 'The signing profile of its 
 COMMENT ON COLUMN tenancy.token_families.issuer IS 'Their issuer: the scope in which the session is revoked.';
 COMMENT ON COLUMN tenancy.token_families.expires_at IS 'When its living token ends by itself.';
 COMMENT ON COLUMN tenancy.token_families.revoked_at IS 'When it was revoked.';
-COMMENT ON COLUMN tenancy.token_families.revoked_reason IS 'reused, code_reused or revoked.';
+COMMENT ON COLUMN tenancy.token_families.revoked_reason IS 'reused, code_reused or signed_out.';
 COMMENT ON COLUMN tenancy.token_families.created_at IS 'When the authorization was completed.';
 COMMENT ON COLUMN tenancy.token_families.updated_at IS 'When a token of it was last exchanged.';
 COMMENT ON TABLE tenancy.refresh_tokens IS 'Refresh tokens: one living token a family, and its ancestors until they are cleaned up.';

@@ -287,3 +287,19 @@ END
 $$;
 COMMENT ON FUNCTION tenancy.refresh_access_token(text) IS
 'Exchanges a refresh token for a new access token (24 hours) and a new refresh token (30 days); organization claims are resolved anew. status: refreshed; grace (the token was exchanged within the last ten seconds and its successor is still unused: an access token, no refresh token); reused (it was exchanged before: the whole family and its access tokens are revoked from this commit on); expired; revoked; invalid (unknown or altered). Never raises for these, so commit in every case. expires_at: the access token''s. Error: 55000.';
+
+CREATE FUNCTION tenancy.revoke_refresh_token(refresh_token text) RETURNS boolean
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    family uuid;
+BEGIN
+    PERFORM tenancy._require_installed();
+    SELECT t.family_id INTO family
+      FROM tenancy.refresh_tokens AS t
+     WHERE t.token_hash = tenancy._token_hash(coalesce(revoke_refresh_token.refresh_token, ''));
+    RETURN FOUND AND tenancy._revoke_family(family, 'signed_out');
+END
+$$;
+COMMENT ON FUNCTION tenancy.revoke_refresh_token(text) IS
+'Signs out (RFC 7009): revokes the family of a refresh token, any of its tokens will do, and the access tokens it gave; false where there was nothing to revoke. Error: 55000.';

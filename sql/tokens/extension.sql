@@ -318,12 +318,18 @@ BEGIN
       FROM tenancy.extension_tokens AS t
       JOIN tenancy.users AS u ON u.id = t.user_id
      WHERE t.id = revoke_extension_token.token_id;
+    IF NOT FOUND THEN
+        RETURN false;
+    END IF;
     -- Another user's token is answered as one that does not exist.
-    IF NOT FOUND
-       OR NOT tenancy._caller_has('service')
-          AND (known.external_id, known.namespace) IS DISTINCT FROM (tenancy.user_id(), tenancy.identity_namespace())
-       OR NOT tenancy._end_extension_token(revoke_extension_token.token_id, 'revoked')
+    IF NOT tenancy._caller_has('service')
+       AND (known.external_id, known.namespace) IS DISTINCT FROM (tenancy.user_id(), tenancy.identity_namespace())
     THEN
+        PERFORM tenancy._audit_token(known.tenant_id, 'refused', 'extension_token', revoke_extension_token.token_id,
+            tenancy.identity_namespace(), tenancy.user_id(), tenancy.org_id(), 'another_user');
+        RETURN false;
+    END IF;
+    IF NOT tenancy._end_extension_token(revoke_extension_token.token_id, 'revoked') THEN
         RETURN false;
     END IF;
     PERFORM tenancy._audit_token(known.tenant_id, 'revoked', 'extension_token', revoke_extension_token.token_id,
@@ -333,3 +339,25 @@ END
 $$;
 COMMENT ON FUNCTION tenancy.revoke_extension_token(uuid) IS
 'Revokes a long-lived token, for validate_extension_token and authenticate alike; true where it was live. A role without service access can revoke the authenticated user''s own only; any other token is answered false. Errors: 22023, 55000.';
+
+CREATE FUNCTION tenancy.list_extension_tokens(user_id text, profile text DEFAULT 'default')
+RETURNS TABLE (token_id uuid, name text, device text, org_id text, created_at timestamptz, last_used_at timestamptz,
+               expires_at timestamptz)
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    subject record;
+BEGIN
+    PERFORM tenancy._require_installed();
+    subject := tenancy._find_token_user(list_extension_tokens.profile, list_extension_tokens.user_id);
+    PERFORM tenancy._check_token_caller(list_extension_tokens.user_id, subject.namespace, NULL);
+    RETURN QUERY
+        SELECT t.id, t.name, tenancy._open_note(t.sealed_device, 'device', t.id), t.org_id, t.created_at, t.last_used_at,
+               t.expires_at
+          FROM tenancy.extension_tokens AS t
+         WHERE t.user_id = subject.id AND t.revoked_at IS NULL AND t.expires_at > now()
+         ORDER BY t.id;
+END
+$$;
+COMMENT ON FUNCTION tenancy.list_extension_tokens(text, text) IS
+'A user''s live long-lived tokens, to show and to revoke them by token_id; profile says in whose namespace the user is. A role without service access lists the authenticated user''s own only. Errors: PT401, PT403 another_user, 22023, 55000.';

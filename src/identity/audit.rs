@@ -38,6 +38,13 @@ pub fn refused(token: &str, refusal: &Refusal) {
     pg::log(&format!("pg_tenancy: authentication refused {line}"));
 }
 
+/// Notes the refusal of an API key, by the key's internal id where it is known.
+pub fn refused_api_key(reason: &str, key_id: Option<uuid::Uuid>) {
+    let Some(suppressed) = take(pg::now_micros()) else { return };
+    let line = json!({"reason": reason, "key_id": key_id, "suppressed": suppressed});
+    pg::log(&format!("pg_tenancy: API key refused {line}"));
+}
+
 /// Takes one line from the budget; gives how many were left out before it.
 fn take(now: i64) -> Option<u64> {
     let mut budget = BUDGET.get();

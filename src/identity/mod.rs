@@ -16,6 +16,7 @@ pub mod seal;
 mod tenant;
 mod verify;
 
+pub use audit::refused_api_key;
 pub use issuers::{algorithm, invalid};
 pub use master_key::KeyRing;
 pub use tenant::Named;

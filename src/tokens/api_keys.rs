@@ -1,7 +1,7 @@
 //! API keys: a bearer's key becomes the transaction's identity.
 
 use super::secret::{self, API_KEY_PREFIX};
-use crate::identity::{Named, permissions, resolve, sha256};
+use crate::identity::{Named, permissions, refused_api_key, resolve, sha256};
 use crate::pg::sql::{self, Mode};
 use crate::pg::{self, Error, Result, State};
 use pgrx::{pg_extern, search_path};
@@ -14,6 +14,8 @@ struct Known {
     user_id: Option<String>,
     role: String,
     valid_until: Option<i64>,
+    /// Why it is not good, if it is not.
+    fault: Option<String>,
 }
 
 /// Makes the bearer of an API key the transaction's identity and gives the user's external id.
@@ -27,10 +29,13 @@ fn authenticate_api_key(api_key: Option<&str>) -> String {
         pg::warn_outside_transaction("tenancy.authenticate_api_key");
         let api_key = api_key.filter(|key| !key.is_empty()).ok_or_else(missing)?;
         if !secret::is_well_formed(api_key, API_KEY_PREFIX) {
-            return Err(invalid());
+            return Err(invalid("malformed", None));
         }
         let hash = sha256(api_key.as_bytes());
-        let known = find(&hash)?.ok_or_else(invalid)?;
+        let known = find(&hash)?.ok_or_else(|| invalid("unknown", None))?;
+        if let Some(fault) = &known.fault {
+            return Err(invalid(fault, Some(known.id)));
+        }
         let id = known.id.to_string();
         let user = known.user_id.as_deref().unwrap_or(&id);
         let named = Named { namespace: &known.namespace, user, org: Some(&known.org_id), tenant: None };
@@ -52,16 +57,16 @@ fn role_permissions(role: &str) -> Vec<String> {
     pg::entry(|| Ok(permissions::of_role(role).iter().map(|name| (*name).to_owned()).collect()))
 }
 
-/// A key that is good now: active, or within its grace; its user not revoked since it was made.
+/// The key with that hash, good or not: it is while active or within its grace, and its user was not revoked since.
 fn find(hash: &[u8; 32]) -> Result<Option<Known>> {
     let known = sql::query_opt(
-        "SELECT k.id, k.namespace, k.org_id, k.user_id, k.role, k.valid_until \
-         FROM tenancy.api_keys AS k \
-         WHERE k.key_hash = $1 AND k.status <> 'revoked' \
-           AND (k.valid_until IS NULL OR k.valid_until > pg_catalog.statement_timestamp()) \
-           AND NOT EXISTS (SELECT FROM tenancy.revocations AS r \
-                            WHERE r.kind = 'user' AND r.scope = k.namespace AND r.value = k.user_id \
-                              AND k.created_at <= r.revoked_at)",
+        "SELECT k.id, k.namespace, k.org_id, k.user_id, k.role, k.valid_until, \
+                CASE WHEN k.status = 'revoked' THEN 'revoked' \
+                     WHEN k.valid_until <= pg_catalog.statement_timestamp() THEN 'lapsed' \
+                     WHEN EXISTS (SELECT FROM tenancy.revocations AS r \
+                                   WHERE r.kind = 'user' AND r.scope = k.namespace AND r.value = k.user_id \
+                                     AND k.created_at <= r.revoked_at) THEN 'user_revoked' END \
+         FROM tenancy.api_keys AS k WHERE k.key_hash = $1",
         &[hash.as_slice().into()],
         Mode::ReadLatest,
         |row| {
@@ -72,6 +77,7 @@ fn find(hash: &[u8; 32]) -> Result<Option<Known>> {
                 user_id: row.text(4),
                 role: row.text(5).unwrap_or_default(),
                 valid_until: row.time(6),
+                fault: row.text(7),
             })
         },
     )?;
@@ -82,8 +88,10 @@ fn missing() -> Error {
     Error::new(State::UNAUTHENTICATED, "missing_api_key", "Missing API key").hint("Pass the key as it was given.")
 }
 
-/// One answer for unknown, revoked and lapsed keys: which it was is nobody's business who cannot list the keys.
-fn invalid() -> Error {
+/// One answer for unknown, revoked and lapsed keys: which it was is nobody's business who cannot list the keys. The
+/// server's log tells them apart; a row would be rolled back with the transaction.
+fn invalid(cause: &str, key_id: Option<uuid::Uuid>) -> Error {
+    refused_api_key(cause, key_id);
     Error::new(State::UNAUTHENTICATED, "invalid_api_key", "Invalid API key")
         .hint("Make a new one: SELECT * FROM tenancy.create_api_key(…).")
 }

@@ -243,6 +243,21 @@ fn what_is_wrong_with_a_refresh_token_is_a_status() {
     assert_eq!(refresh(&mut client, &next.unwrap()).0, "revoked");
 }
 
+#[test]
+fn signing_out_ends_the_family_and_its_access_tokens() {
+    let database = world();
+    let mut app = database.connect("app");
+    let pair = authorize(&mut database.connect("svc"), USER, Some(ORG));
+    let next = refresh(&mut app, &pair.refresh).2.unwrap();
+    let mut sign_out =
+        |token: &str| row(&mut app, "SELECT tenancy.revoke_refresh_token($1)", &[&token]).get::<_, bool>(0);
+    assert!(!sign_out("garbage") && !sign_out(&pair.access));
+    assert!(sign_out(&pair.refresh), "any token of the family will do");
+    assert!(!sign_out(&next));
+    assert_eq!(refresh(&mut app, &next).0, "revoked");
+    assert_eq!(reason(&mut app, &pair.access).unwrap(), "revoked");
+}
+
 /// Attack 38.
 #[test]
 fn twenty_sessions_refresh_one_token_and_one_wins() {

@@ -14,7 +14,13 @@ fn the_how_to_works_as_it_stands() {
     let output = cluster().client("psql", &arguments);
     let (said, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success() && errors.is_empty(), "{errors}");
-    for expected in ["\"clerk_org_id\": \"org_acme\"", "user_ada|119|f|f", "refreshed|t", "org_acme|operator|t", "token_audit_logs|0"] {
+    for expected in [
+        "\"clerk_org_id\": \"org_acme\"",
+        "user_ada|119|f|f",
+        "refreshed|t",
+        "org_acme|operator|t",
+        "token_audit_logs|0",
+    ] {
         assert!(said.contains(expected), "{expected} is missing in:\n{said}");
     }
 }

@@ -213,5 +213,26 @@ fn nobody_revokes_another_user_s_token() {
     assert!(!row(&mut database.connect("app"), "SELECT tenancy.revoke_extension_token($1)", &[&id]).get::<_, bool>(0));
     assert!(!row(&mut client, "SELECT tenancy.revoke_extension_token(tenancy.uuid_v7())", &[]).get::<_, bool>(0));
     refused(client.query("SELECT tenancy.revoke_extension_token(NULL)", &[]), "22023", "invalid_argument");
-    assert_eq!(audit(&mut client, "extension_token"), ["generated", "revoked revoked"]);
+    assert_eq!(
+        audit(&mut client, "extension_token"),
+        ["generated", "refused another_user", "revoked revoked", "refused another_user"]
+    );
+}
+
+#[test]
+fn a_user_sees_the_own_live_tokens_and_no_others() {
+    let database = world();
+    let mut client = database.superuser();
+    let device = "SELECT token_id FROM tenancy.issue_extension_token($1, $2, name => 'laptop', device => 'vim')";
+    client.query(device, &[&USER, &ORG]).unwrap();
+    let (_, revoked) = issue(&mut client, USER);
+    client.query("SELECT tenancy.revoke_extension_token($1)", &[&revoked]).unwrap();
+    issue(&mut client, OTHER);
+    let list = "SELECT string_agg(concat_ws(' ', name, device, org_id), ',') FROM tenancy.list_extension_tokens($1)";
+    let mut app = database.connect("app");
+    refused(app.query(list, &[&USER]), "PT401", "not_authenticated");
+    let mut transaction = app.transaction().unwrap();
+    transaction.query_one("SELECT tenancy.authenticate($1)", &[&Token::for_user(USER).sign()]).unwrap();
+    assert_eq!(transaction.query_one(list, &[&USER]).unwrap().get::<_, &str>(0), format!("laptop vim {ORG}"));
+    refused(transaction.query(list, &[&OTHER]), "PT403", "another_user");
 }
