@@ -77,7 +77,16 @@ fn what_is_no_key_has_one_answer() {
         let sum = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, body.as_bytes());
         format!("{body}{}", crate::common::base64url(&sum.as_ref()[..3]))
     };
-    for wrong in [other.as_str(), &well_formed, &key[..50], "pgt_", &key.to_uppercase(), &format!(" {key}"), &id.to_string(), "é"] {
+    for wrong in [
+        other.as_str(),
+        &well_formed,
+        &key[..50],
+        "pgt_",
+        &key.to_uppercase(),
+        &format!(" {key}"),
+        &id.to_string(),
+        "é",
+    ] {
         let error = refused(app.query(AUTHENTICATE, &[&wrong]), "PT401", "invalid_api_key");
         assert_eq!(error.message(), "Invalid API key");
     }
@@ -85,7 +94,9 @@ fn what_is_no_key_has_one_answer() {
     refused(app.query(AUTHENTICATE, &[&key]), "PT401", "invalid_api_key");
     // The server's log tells apart what the caller is not told.
     let log = database.cluster().log();
-    for cause in ["\"malformed\",\"key_id\":null", "\"unknown\",\"key_id\":null", &format!("\"revoked\",\"key_id\":\"{id}\"")] {
+    for cause in
+        ["\"malformed\",\"key_id\":null", "\"unknown\",\"key_id\":null", &format!("\"revoked\",\"key_id\":\"{id}\"")]
+    {
         assert!(log.contains(&format!("API key refused {{\"reason\":{cause}")), "{cause}");
     }
     client.query("SELECT tenancy.set_tenant_status($1, 'suspended')", &[&ORG]).unwrap();
