@@ -13,6 +13,9 @@ VOLATILE
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
+    IF _raise.sqlstate LIKE 'PT4__' THEN
+        PERFORM tenancy._count_refusal(_raise.sqlstate, _raise.reason);
+    END IF;
     RAISE EXCEPTION USING
         ERRCODE = _raise.sqlstate,
         MESSAGE = _raise.message,

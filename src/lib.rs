@@ -7,6 +7,7 @@ mod identity;
 mod ids;
 mod isolation;
 mod limits;
+mod metering;
 mod pg;
 mod schema;
 mod tokens;
@@ -102,6 +103,20 @@ extension_sql_file!(
         tokens::signing::sign_token,
         tokens::signing::make_signing_key,
         identity::sql_claimed_org_role
+    ]
+);
+extension_sql_file!("../sql/metering/llm.sql", name = "metering_llm");
+extension_sql_file!("../sql/metering/run_units.sql", name = "metering_run_units", requires = [metering::sql_run_units]);
+extension_sql_file!("../sql/metering/policy.sql", name = "metering_policy");
+extension_sql_file!(
+    "../sql/metering/metrics.sql",
+    name = "metering_metrics",
+    requires = [
+        metering::observe_llm,
+        metering::count_refusal,
+        metering::metric_tenants,
+        metering::shared_metrics,
+        metering::metrics_text
     ]
 );
 extension_sql_file!("../sql/health.sql", name = "health");

@@ -7,18 +7,18 @@ LANGUAGE plpgsql
 AS $$
 BEGIN
     -- Until there is an outbox, nobody is told.
-    IF to_regclass('tenancy.event_outbox') IS NULL THEN
+    IF to_regprocedure('tenancy._publish(text,text,text,text,text,jsonb,jsonb,uuid,uuid)') IS NULL THEN
         RETURN false;
     END IF;
-    PERFORM tenancy.publish_event(
-        'tenancy.quota.soft_limit_reached.v1',
+    PERFORM tenancy._publish(
+        tenancy.tenant_id(), 'tenancy.quota.soft_limit_reached.v1', 'quota', _publish_quota_crossing.metric, 'pg_tenancy',
         jsonb_build_object('tenant_id', tenancy.tenant_id(), 'metric', _publish_quota_crossing.metric,
             'org_id', nullif(_publish_quota_crossing.org_id, ''), 'user_id', nullif(_publish_quota_crossing.user_id, ''),
             'period', _publish_quota_crossing.period,
             'period_start', CASE WHEN isfinite(_publish_quota_crossing.period_start) THEN _publish_quota_crossing.period_start END,
             'soft', _publish_quota_crossing.soft, 'hard', _publish_quota_crossing.hard,
             'used', _publish_quota_crossing.used),
-        'quota', _publish_quota_crossing.metric);
+        NULL, tenancy._correlation_uuid(tenancy.correlation_id()));
     RETURN true;
 END
 $$;
@@ -116,7 +116,7 @@ AS $$
 BEGIN
     RETURN QUERY
     SELECT q.hard IS NULL OR coalesce(u.used, 0) + _quota_state.amount <= q.hard,
-           coalesce(u.used, 0)::numeric, q.soft, q.hard, greatest(q.hard - coalesce(u.used, 0), 0),
+           coalesce(u.used, 0)::numeric, q.soft, q.hard, CASE WHEN q.hard IS NOT NULL THEN greatest(q.hard - coalesce(u.used, 0), 0) END,
            tenancy._quota_scope(q.org_id, q.user_id), q.period,
            tenancy._period_end(q.period, _quota_state.at, q.time_zone)
       FROM tenancy._quotas_for(_quota_state.metric) AS q

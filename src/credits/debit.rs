@@ -9,6 +9,7 @@ use super::amount::{self, Credits};
 use super::entry_id::entry_id;
 use super::payer::{Payer, no_active_seat, user_not_found};
 use super::{clock, pool};
+use crate::pg::metrics::{self, Series};
 use crate::pg::sql::{self, Arg, Mode};
 use crate::pg::{self, Error, Jsonb, Result, State};
 use uuid::Uuid;
@@ -67,6 +68,7 @@ struct Taken {
     seq: i64,
     at: i64,
     next_expiry_at: i64,
+    tenant: String,
 }
 
 /// Charges. `returning` says whether the metadata written is wanted back.
@@ -92,6 +94,8 @@ pub fn charge(charge: &Charge, returning: bool) -> Result<Outcome> {
             continue;
         }
         let (transaction_id, metadata) = write(charge, &taken, now, returning)?;
+        metrics::count_for(&taken.tenant, Series::Debit, 1);
+        metrics::count_for(&taken.tenant, Series::DebitedMicros, charge.amount.micros().unsigned_abs());
         return Ok(Outcome::Charged(Charged {
             transaction_id,
             balance_after: taken.balance,
@@ -108,7 +112,7 @@ fn take(pool: Uuid, amount: Credits) -> Result<Option<Taken>> {
             SET balance = p.balance - $2, drawn_total = p.drawn_total + $2, seq = p.seq + 1,
                 last_entry_at = greatest(p.last_entry_at, $3)
           WHERE p.pool_id = $1 AND p.balance - p.held >= $2
-         RETURNING p.balance, p.held, p.drawn_total, p.seq, p.last_entry_at, p.next_expiry_at",
+         RETURNING p.balance, p.held, p.drawn_total, p.seq, p.last_entry_at, p.next_expiry_at, p.tenant_id",
         &[pool.into(), amount, Arg::Time(Some(clock::now()))],
         Mode::Write,
         |row| {
@@ -119,6 +123,7 @@ fn take(pool: Uuid, amount: Credits) -> Result<Option<Taken>> {
                 seq: row.get(4).unwrap_or_default(),
                 at: row.time(5).unwrap_or_default(),
                 next_expiry_at: row.time(6).unwrap_or_default(),
+                tenant: row.text(7).unwrap_or_default(),
             })
         },
     )

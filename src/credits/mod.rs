@@ -40,7 +40,12 @@ fn deduct_credits_pooled(
         let amount = Credits::parse(p_amount)?;
         let payer = payer::named(p_clerk_user_id, p_clerk_org_id)?;
         let charge = Charge { payer, amount, description: p_description, reference_id: p_reference_id, metadata: None };
-        Ok(matches!(debit::charge(&charge, false)?, Outcome::Charged(_)))
+        let charged = matches!(debit::charge(&charge, false)?, Outcome::Charged(_));
+        if !charged {
+            // The contract answers false where the others raise, and so count.
+            pg::metrics::count(pg::metrics::Series::Denied("insufficient_credits"), 1);
+        }
+        Ok(charged)
     })
 }
 

@@ -22,6 +22,7 @@ pub use master_key::KeyRing;
 pub use tenant::Named;
 pub use verify::{claimed_org_role, resolve, sha256};
 
+use crate::pg::metrics::{self, Series, Timer};
 use crate::pg::sql::{self, Arg};
 use crate::pg::{self, Error, Identity, Jsonb, State};
 use jose::Reason;
@@ -59,6 +60,7 @@ fn authenticate_request() -> Option<String> {
 
 /// Verifies a token and seals its identity; a refusal is noted in the server's log.
 fn establish(token: &str, correlation_id: Option<String>) -> pg::Result<String> {
+    let began = std::time::Instant::now();
     let verified = verify::verify(token).inspect_err(|failure| {
         if let Failure::Refused(refusal) = failure {
             audit::refused(token, refusal);
@@ -68,6 +70,8 @@ fn establish(token: &str, correlation_id: Option<String>) -> pg::Result<String> 
     identity.correlation_id = correlation_id.or(identity.correlation_id);
     let user_id = identity.user_id.clone();
     pg::seal(identity, verified.fingerprint)?;
+    metrics::count(Series::Authenticated, 1);
+    metrics::observe(Timer::Authentication, began.elapsed().as_micros() as u64);
     Ok(user_id)
 }
 

@@ -7,6 +7,7 @@ use super::issuers::{self, Issuer, Window};
 use super::jose::{Claims, Mapping, Profile, Subject, Token};
 use super::refusal::{Failure, Refusal};
 use super::tenant::{Facts, Named};
+use crate::pg::metrics::{self, Series};
 use crate::pg::sql::{self, Arg, Mode};
 use crate::pg::{self, Identity, Result};
 use serde_json::value::RawValue;
@@ -76,7 +77,9 @@ pub fn verify(text: &str) -> std::result::Result<Rc<Verified>, Failure> {
         cache.tokens.get(&fingerprint).cloned()
     });
     // A seat that ended by itself sent no signal: who that is must be asked again.
-    if let Some(known) = known.filter(|known| known.seat_stands()) {
+    let known = known.filter(|known| known.seat_stands());
+    metrics::count_for("", Series::Cache("token", known.is_some()), 1);
+    if let Some(known) = known {
         known.check_times()?;
         return Ok(known);
     }

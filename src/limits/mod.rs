@@ -9,6 +9,7 @@ mod policy;
 mod rules;
 mod table;
 
+use crate::pg::metrics::{self, Series};
 use crate::pg::{self, Error, Result, State, limit_settings as settings};
 use cells::{Full, Key};
 use pgrx::datum::Interval;
@@ -25,6 +26,11 @@ pub fn init() {
     if pg::shared::is_preloading() {
         cells::request(settings::limiter_cells());
     }
+}
+
+/// Cells of the limiter in use, and how many there can be.
+pub fn cells_in_use() -> Option<(u64, u64)> {
+    cells::usage()
 }
 
 /// Takes from a limit of the identity's tenant. Not undone by a rollback.
@@ -100,7 +106,17 @@ fn take(tenant: &str, name: Option<&str>, cost: Option<i32>, key: Option<&str>) 
     let Some((cell, rule, cost)) = asked(tenant, name, cost, key)? else {
         return Ok(UNLIMITED);
     };
-    match cells::take(cell, rule, cost).ok_or_else(preload_required)? {
+    let taken = cells::take(cell, rule, cost).ok_or_else(preload_required)?;
+    let word = match &taken {
+        Ok(decision) if decision.allowed => "allowed",
+        Ok(_) => "denied",
+        Err(_) => "full",
+    };
+    metrics::count_for(tenant, Series::RateLimit(word), 1);
+    if word == "denied" {
+        metrics::count_for(tenant, Series::Denied("rate_limited"), 1);
+    }
+    match taken {
         Ok(decision) => Ok(Taken {
             allowed: decision.allowed,
             remaining: Some(decision.remaining),

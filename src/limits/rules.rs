@@ -1,6 +1,7 @@
 //! The rate limits as they stand in `tenancy.rate_limits`, kept by each backend until a change is announced.
 
 use super::gcra::Rule;
+use crate::pg::metrics::{self, Series};
 use crate::pg::sql::{self, Mode};
 use crate::pg::{self, Result};
 use std::cell::RefCell;
@@ -40,7 +41,9 @@ pub fn find(tenant: &str, name: &str) -> Result<Found> {
         CACHE.set(Cache { epoch: pg::epoch(), ..Cache::default() });
     }
     let epoch = pg::epoch();
-    if let Some(found) = CACHE.with_borrow(|cache| cache.rules.get(tenant)?.get(name).copied()) {
+    let known = CACHE.with_borrow(|cache| cache.rules.get(tenant)?.get(name).copied());
+    metrics::count_for(tenant, Series::Cache("rate_limit", known.is_some()), 1);
+    if let Some(found) = known {
         return Ok(found);
     }
     let found = read(tenant, name)?;

@@ -85,6 +85,11 @@ impl Error {
         self.0.reason
     }
 
+    /// Its SQLSTATE.
+    pub fn sqlstate(&self) -> &'static str {
+        self.0.state.0
+    }
+
     fn detail_text(&self) -> String {
         let mut object = Map::new();
         object.insert("reason".to_owned(), self.0.reason.into());

@@ -22,7 +22,10 @@ unsafe impl Send for Raised {}
 pub fn entry<T>(body: impl FnOnce() -> super::Result<T>) -> T {
     match catch_unwind(AssertUnwindSafe(body)) {
         Ok(Ok(value)) => value,
-        Ok(Err(error)) => error.raise(),
+        Ok(Err(error)) => {
+            super::metrics::count_refusal(error.sqlstate(), error.reason());
+            error.raise()
+        }
         Err(payload) => match payload.downcast::<Raised>() {
             Ok(raised) => {
                 let data = raised.0;

@@ -15,6 +15,7 @@ mod identity;
 mod invalidation;
 mod jsonb;
 pub mod limit_settings;
+pub mod metrics;
 mod numeric;
 mod sealed;
 mod settings;
@@ -56,5 +57,6 @@ pub fn init() {
 
 /// Run last: asks for the shared memory that the domains have requested.
 pub fn reserve_shared_memory() {
+    metrics::request();
     shared::register();
 }

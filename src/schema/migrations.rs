@@ -34,6 +34,7 @@ pub const ALL: &[Migration] = &[
     migration!(4, "credits", "0004_credits.sql"),
     migration!(6, "limits", "0006_limits.sql"),
     migration!(7, "tokens", "0007_tokens.sql"),
+    migration!(8, "metering", "0008_metering.sql"),
     migration!(10, "agents", "0010_agents.sql"),
 ];
 
