@@ -1,6 +1,6 @@
 # Each target is one line that calls scripts/; each does its own set-up.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint bench bench-full install
+.PHONY: help setup demo test lint bench bench-full install fuzz
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 12
@@ -16,6 +16,9 @@ test: ## every test; T=name: those whose name contains it; S=lib or S=file: one 
 
 lint: ## formatting, clippy, rustdoc, shellcheck; any finding is an error
 	@scripts/lint.sh
+
+fuzz: ## the parsers of tokens and keys under libFuzzer, a minute each; SECONDS=n: longer
+	@scripts/fuzz.sh '$(or $(SECONDS),60)'
 
 bench: ## ours beside what a user would write instead, ten minutes; BENCH=name: one of them
 	@BENCH='$(BENCH)' scripts/bench.sh

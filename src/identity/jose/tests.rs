@@ -1,6 +1,7 @@
 //! Tests that cross the files: whole tokens, and vectors that others wrote.
 
 mod claims;
+mod fuzz_smoke;
 mod keys;
 mod profiles;
 mod rfc;
