@@ -205,6 +205,25 @@ fn sixty_four_sessions_get_exactly_what_the_limit_gives() {
     assert!(admitted as f64 >= 0.99 * (50.0 + 500.0 * seconds), "admitted {admitted}, less than 99 % of {most}");
 }
 
+/// Prints what a decision costs beside the least a statement can cost; the debug build is not held to a bar.
+#[test]
+fn pgbench_figures() {
+    let database = cluster().database();
+    database.connect("ops").query("SELECT tenancy.set_rate_limit('bench', 1000000000, '1 second')", &[]).unwrap();
+    for (name, statement) in [
+        ("take_rate_limit", "SELECT allowed FROM tenancy.take_rate_limit_for('o1', 'bench');"),
+        ("SELECT 1", "SELECT 1;"),
+    ] {
+        let script = cluster().write_file(&format!("{}.sql", name.replace(' ', "_")), statement, 0o644);
+        let script = script.to_str().unwrap();
+        let output =
+            cluster().client("pgbench", &["-n", "-M", "prepared", "-c", "8", "-T", "2", "-f", script, &database.name]);
+        let said = String::from_utf8_lossy(&output.stdout);
+        let tps = said.lines().find(|line| line.starts_with("tps")).unwrap_or_else(|| panic!("{said}"));
+        println!("{name}: {tps}");
+    }
+}
+
 #[test]
 fn without_preload_it_says_so_and_all_else_works() {
     let own = Cluster::start(Options { preload: false, ..Options::default() });

@@ -110,11 +110,6 @@ impl<'a, T: Slot> Table<'a, T> {
         }
     }
 
-    /// Slots in use.
-    pub fn len(&self) -> u32 {
-        *self.used
-    }
-
     /// The place of a key, or the free place it would take.
     fn place(&self, key: u128) -> usize {
         let mask = self.slots.len() - 1;
@@ -196,7 +191,7 @@ mod tests {
                 }
                 _ => {}
             }
-            assert_eq!(table.len() as usize, model.len());
+            assert_eq!(*table.used as usize, model.len());
         }
         for (key, micros) in model {
             assert_eq!(table.find(key).expect("it is there").arrival.micros, micros);

@@ -175,7 +175,7 @@ pub fn observe(timer: Timer, micros: u64) {
 pub struct Figure {
     pub name: &'static str,
     pub kind: &'static str,
-    pub labels: Vec<(&'static str, String)>,
+    pub labels: Vec<Label>,
     pub value: f64,
 }
 
@@ -249,8 +249,11 @@ fn histogram(figures: &mut Vec<Figure>, names: [&'static str; 3], timer: Timer, 
     push(names[2], None, seen as f64);
 }
 
+/// A label's name and value.
+type Label = (&'static str, String);
+
 /// Every counter: its family, its place in a slot, its labels.
-fn counters() -> Vec<(&'static str, usize, Vec<(&'static str, String)>)> {
+fn counters() -> Vec<(&'static str, usize, Vec<Label>)> {
     let with = |label: &'static str, value: &str| (label, value.to_owned());
     let mut all = vec![("pg_tenancy_authentications_total", 0, vec![with("outcome", "accepted"), with("reason", "")])];
     for (at, reason) in REFUSALS.iter().enumerate() {
