@@ -8,6 +8,7 @@ mod ids;
 mod isolation;
 mod limits;
 mod metering;
+mod outbox;
 mod pg;
 mod schema;
 mod tokens;
@@ -49,6 +50,7 @@ extension_sql_file!(
         identity::act_as,
         identity::clear_identity,
         identity::claims,
+        identity::tenant_of,
         identity::claim,
         identity::has_permission,
         identity::held_permissions,
@@ -119,6 +121,28 @@ extension_sql_file!(
         metering::metrics_text
     ]
 );
+extension_sql_file!("../sql/outbox/types.sql", name = "outbox_types");
+extension_sql_file!("../sql/outbox/publish.sql", name = "outbox_publish");
+extension_sql_file!("../sql/outbox/consumers.sql", name = "outbox_consumers");
+extension_sql_file!("../sql/outbox/poll.sql", name = "outbox_poll", requires = ["outbox_types"]);
+extension_sql_file!("../sql/outbox/trim.sql", name = "outbox_trim");
+extension_sql_file!(
+    "../sql/outbox/functions.sql",
+    name = "outbox_functions",
+    requires = [
+        outbox::read_event,
+        outbox::read_model,
+        outbox::event_kind,
+        outbox::consumers_of,
+        outbox::identity_expired,
+        outbox::derived_event_id,
+        outbox::correlation_uuid
+    ]
+);
+extension_sql_file!("../sql/batches/register.sql", name = "batches_register");
+extension_sql_file!("../sql/batches/lifecycle.sql", name = "batches_lifecycle");
+extension_sql_file!("../sql/batches/dispatch.sql", name = "batches_dispatch");
+extension_sql_file!("../sql/batches/consume.sql", name = "batches_consume");
 extension_sql_file!("../sql/health.sql", name = "health");
 // Last of all: closes everything above to PUBLIC.
 extension_sql_file!("../sql/finalize.sql", name = "finalize", finalize);

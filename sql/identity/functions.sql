@@ -52,3 +52,6 @@ COMMENT ON COLUMN tenancy.identity.permissions IS 'The permissions it holds.';
 COMMENT ON COLUMN tenancy.identity.source IS 'How it was established: token, act_as or api_key.';
 COMMENT ON COLUMN tenancy.identity.issuer IS 'The issuer of the token; NULL without one.';
 COMMENT ON COLUMN tenancy.identity.token_id IS 'The token''s id (jti), if it has one.';
+
+COMMENT ON FUNCTION tenancy._tenant_of(text, text, text) IS
+'The tenant of a user and organization that a service names: the registered organization''s, else the organization''s id, else the user''s own. Errors: PT403 tenant_taken, tenant_suspended, reserved_id.';

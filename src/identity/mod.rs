@@ -146,6 +146,15 @@ fn identity_headers() -> Option<JsonB> {
     pg::entry(|| Ok(pg::current_value().map(|identity| JsonB(request::headers(&identity).into()))))
 }
 
+/// The tenant that something a service names belongs to; the rules of `act_as`, without an identity.
+#[pg_extern(name = "_tenant_of", volatile)]
+fn tenant_of(namespace: &str, user_id: &str, org_id: Option<&str>) -> String {
+    pg::entry(|| {
+        let named = Named { namespace, user: user_id, org: org_id, tenant: None };
+        Ok(verify::resolve(&named)?.tenant_id)
+    })
+}
+
 /// Leaves the transaction without an identity; true where it had one. It stays bound to the one it had: another is
 /// refused until the transaction ends.
 #[pg_extern(volatile, parallel_unsafe)]

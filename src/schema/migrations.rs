@@ -32,9 +32,11 @@ pub const ALL: &[Migration] = &[
     migration!(2, "identity", "0002_identity.sql"),
     migration!(3, "isolation", "0003_isolation.sql"),
     migration!(4, "credits", "0004_credits.sql"),
+    migration!(5, "outbox", "0005_outbox.sql"),
     migration!(6, "limits", "0006_limits.sql"),
     migration!(7, "tokens", "0007_tokens.sql"),
     migration!(8, "metering", "0008_metering.sql"),
+    migration!(9, "batches", "0009_batches.sql"),
     migration!(10, "agents", "0010_agents.sql"),
 ];
 

@@ -1,0 +1,35 @@
+//! docs/reference/schemas is what the types say. `PGT_WRITE_SCHEMAS=1` writes the files anew.
+
+use super::super::batch::{BatchEssaysRegistered, BatchRegistrationRequestV1, CjAssessmentRequestV1};
+use super::super::entitlements::{
+    ClientBatchPipelineRequestV1, CreditBalanceChangedV1, RateLimitExceededV1, ResourceConsumptionV1, UsageRecordedV1,
+};
+use super::super::envelope::EventEnvelope;
+use schemars::{Schema, schema_for};
+use std::path::Path;
+
+#[test]
+fn the_checked_in_schemas_are_those_of_the_types() {
+    let schemas: [(&str, Schema); 9] = [
+        ("event_envelope", schema_for!(EventEnvelope)),
+        ("batch_registration_request_v1", schema_for!(BatchRegistrationRequestV1)),
+        ("batch_essays_registered", schema_for!(BatchEssaysRegistered)),
+        ("els_cj_assessment_request_v1", schema_for!(CjAssessmentRequestV1)),
+        ("client_batch_pipeline_request_v1", schema_for!(ClientBatchPipelineRequestV1)),
+        ("resource_consumption_v1", schema_for!(ResourceConsumptionV1)),
+        ("credit_balance_changed_v1", schema_for!(CreditBalanceChangedV1)),
+        ("usage_recorded_v1", schema_for!(UsageRecordedV1)),
+        ("rate_limit_exceeded_v1", schema_for!(RateLimitExceededV1)),
+    ];
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/reference/schemas");
+    for (name, schema) in schemas {
+        let file = folder.join(format!("{name}.schema.json"));
+        let text = serde_json::to_string_pretty(&schema).unwrap() + "\n";
+        if std::env::var_os("PGT_WRITE_SCHEMAS").is_some() {
+            std::fs::create_dir_all(&folder).unwrap();
+            std::fs::write(&file, &text).unwrap();
+        }
+        let there = std::fs::read_to_string(&file).unwrap_or_default();
+        assert!(there == text, "{} is not what the types say: PGT_WRITE_SCHEMAS=1 writes it", file.display());
+    }
+}

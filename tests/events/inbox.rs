@@ -1,0 +1,185 @@
+//! consume_event: what is taken, what is rejected, and that it answers instead of raising.
+
+use crate::common::{Token, refused};
+use crate::world::{ORG, USER, available, consume, consumption, one, published, school};
+use serde_json::{Value, json};
+
+const ID: &str = "a3b1c2d4-0003-4f00-8abc-000000000003";
+
+#[test]
+fn an_event_counts_once_and_its_id_is_not_used_again() {
+    let database = school();
+    let (mut service, mut superuser) = (database.connect("svc"), database.superuser());
+    assert_eq!(consume(&mut service, &consumption(ID, 3)).0, "processed");
+    let mut redelivered = consumption(ID, 3);
+    redelivered["event_timestamp"] = json!("2025-08-31T14:05:10.5+02:00");
+    redelivered["source_service"] = json!("another");
+    assert_eq!(consume(&mut service, &redelivered).0, "duplicate");
+    let (status, result) = consume(&mut service, &consumption(ID, 4));
+    assert_eq!((status.as_str(), &result["reason"]), ("rejected", &json!("event_id_reused")));
+    assert_eq!(available(&mut superuser), 497);
+    // The same id in another tenant is another event.
+    let mut elsewhere = consumption(ID, 3);
+    elsewhere["data"]["org_id"] = json!("globex");
+    assert_ne!(consume(&mut service, &elsewhere).0, "duplicate");
+    // Without an id, the same body is the same event.
+    let mut nameless = consumption(ID, 1);
+    nameless.as_object_mut().unwrap().remove("event_id");
+    assert_eq!(consume(&mut service, &nameless).0, "processed");
+    assert_eq!(consume(&mut service, &nameless).0, "duplicate");
+    assert_eq!(available(&mut superuser), 496);
+}
+
+#[test]
+fn a_denial_is_an_answer() {
+    let database = school();
+    let (mut service, mut superuser) = (database.connect("svc"), database.superuser());
+    let (status, result) = consume(&mut service, &consumption(ID, 501));
+    assert_eq!((status.as_str(), &result["success"]), ("processed", &json!(false)));
+    let mut unknown = consumption("a3b1c2d4-0003-4f00-8abc-000000000004", 1);
+    unknown["data"]["quantity"] = json!(3_000_000_000i64);
+    let (status, result) = consume(&mut service, &unknown);
+    assert_eq!((status.as_str(), &result["success"]), ("processed", &json!(false)));
+    assert_eq!(available(&mut superuser), 500);
+    assert_eq!(published(&mut superuser, "huleedu.entitlements.credit.balance.changed.v1").len(), 0);
+    let kept: Value = one(
+        &mut superuser,
+        "SELECT result FROM tenancy.event_inbox WHERE event_id = 'a3b1c2d4-0003-4f00-8abc-000000000003'",
+    );
+    assert_eq!(kept["success"], false);
+    assert_eq!(consume(&mut service, &consumption(ID, 501)).0, "duplicate");
+}
+
+#[test]
+fn what_cannot_be_read_is_rejected_recorded_and_blocks_nothing() {
+    let database = school();
+    let (mut service, mut superuser) = (database.connect("svc"), database.superuser());
+    let mut broken = consumption(ID, 3);
+    broken["data"]["quantity"] = json!("many");
+    let mut nobody = consumption(ID, 3);
+    nobody["data"]["user_id"] = json!("");
+    let mut unknown = consumption(ID, 3);
+    unknown["event_type"] = json!("something.else.v1");
+    let mut reserved = consumption(ID, 3);
+    reserved["data"]["user_id"] = json!("a::b");
+    let mut registered = consumption(ID, 3);
+    registered["event_type"] = json!("huleedu.batch.essays.registered.v1");
+    registered["data"] = json!({"entity_id": "no uuid", "expected_essay_count": 1, "essay_ids": ["e"], "course_code": "SV1",
+        "user_id": USER, "metadata": {"entity_id": "x", "entity_type": "batch"}});
+    for (envelope, reason) in [
+        (json!(null), "invalid_envelope"),
+        (json!("x"), "invalid_envelope"),
+        (json!({}), "invalid_envelope"),
+        (broken, "invalid_data"),
+        (nobody, "no_identity"),
+        (unknown, "unsupported_event_type"),
+        (reserved, "reserved_id"),
+    ] {
+        for _ in 0..2 {
+            let (status, result) = consume(&mut service, &envelope);
+            assert_eq!((status.as_str(), &result["reason"]), ("rejected", &json!(reason)), "{envelope}");
+        }
+    }
+    let (status, result) = consume(&mut service, &registered);
+    assert_eq!((status.as_str(), &result["success"]), ("processed", &json!(false)));
+    let rejected: i64 = one(&mut superuser, "SELECT count(*) FROM tenancy.event_inbox WHERE status = 'rejected'");
+    assert_eq!(rejected, 7, "each is recorded once");
+    // The mended event with the id that was rejected.
+    let mended = consumption("a3b1c2d4-0003-4f00-8abc-000000000009", 3);
+    assert_eq!(consume(&mut service, &mended).0, "processed");
+    for deep in [format!("{}1{}", "[".repeat(500), "]".repeat(500)), "{\"data\": 1e400}".to_owned()] {
+        let row = service
+            .query_one("SELECT status FROM tenancy.consume_event(jsonb_build_object('x', $1::text::jsonb))", &[&deep])
+            .unwrap();
+        assert_eq!(row.get::<_, &str>(0), "rejected");
+    }
+}
+
+#[test]
+fn an_array_is_answered_in_order() {
+    let database = school();
+    let (mut service, mut superuser) = (database.connect("svc"), database.superuser());
+    let envelopes = json!([
+        consumption("00000000-0000-4000-8000-000000000003", 1),
+        {"broken": true},
+        consumption("00000000-0000-4000-8000-000000000001", 2),
+        consumption("00000000-0000-4000-8000-000000000003", 1),
+        consumption("00000000-0000-4000-8000-000000000002", 3),
+    ]);
+    let rows = service.query("SELECT status, event_id::text FROM tenancy.consume_event($1)", &[&envelopes]).unwrap();
+    let answers: Vec<(String, Option<String>)> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
+    assert_eq!(
+        answers.iter().map(|answer| answer.0.as_str()).collect::<Vec<_>>(),
+        ["processed", "rejected", "processed", "duplicate", "processed"]
+    );
+    assert_eq!(answers[0].1, answers[3].1);
+    assert_eq!(available(&mut superuser), 494);
+    assert_eq!(service.query("SELECT * FROM tenancy.consume_event('[]')", &[]).unwrap().len(), 0);
+}
+
+/// After trimming, an event that may have been taken before is rejected, never charged a second time.
+#[test]
+fn a_redelivery_after_the_window_is_rejected() {
+    let database = school();
+    let (mut service, mut superuser) = (database.connect("svc"), database.superuser());
+    assert_eq!(consume(&mut service, &consumption(ID, 3)).0, "processed");
+    assert_eq!(
+        one::<i32>(&mut service, "SELECT tenancy.trim_inbox()"),
+        0,
+        "the window counts from the receipt, not from an old event time"
+    );
+    assert_eq!(consume(&mut service, &consumption(ID, 3)).0, "duplicate");
+    assert_eq!(one::<i32>(&mut service, "SELECT tenancy.trim_inbox('0')"), 1);
+    let (status, result) = consume(&mut service, &consumption(ID, 3));
+    assert_eq!((status.as_str(), &result["reason"]), ("rejected", &json!("outside_dedup_window")));
+    assert_eq!(consume(&mut service, &consumption(ID, 3)).0, "rejected");
+    assert_eq!(available(&mut superuser), 497);
+    let mut timeless = consumption("a3b1c2d4-0003-4f00-8abc-00000000000a", 1);
+    timeless.as_object_mut().unwrap().remove("event_timestamp");
+    assert_eq!(consume(&mut service, &timeless).1["reason"], "outside_dedup_window");
+    // What happened since is taken.
+    let mut fresh = consumption("a3b1c2d4-0003-4f00-8abc-00000000000b", 1);
+    fresh["event_timestamp"] = one::<Value>(&mut superuser, "SELECT to_jsonb(clock_timestamp())");
+    assert_eq!(consume(&mut service, &fresh).0, "processed");
+}
+
+/// Two consumers with one event: the second waits for the first, and takes over when the first fails.
+#[test]
+fn a_second_consumer_waits_for_the_first_one_s_end() {
+    let database = school();
+    let (mut first, mut second, mut superuser) =
+        (database.connect("svc"), database.connect("svc"), database.superuser());
+    for commits in [true, false] {
+        let id = if commits { ID } else { "a3b1c2d4-0003-4f00-8abc-00000000000c" };
+        let statement = "SELECT status FROM tenancy.consume_event($1)";
+        let mut open = first.transaction().unwrap();
+        open.query_one(statement, &[&consumption(id, 1)]).unwrap();
+        std::thread::scope(|scope| {
+            let waiting =
+                scope.spawn(|| second.query_one(statement, &[&consumption(id, 1)]).unwrap().get::<_, String>(0));
+            std::thread::sleep(std::time::Duration::from_millis(300));
+            assert!(!waiting.is_finished());
+            if commits {
+                open.commit().unwrap()
+            } else {
+                open.rollback().unwrap()
+            }
+            assert_eq!(waiting.join().unwrap(), if commits { "duplicate" } else { "processed" });
+        });
+    }
+    assert_eq!(available(&mut superuser), 498);
+}
+
+#[test]
+fn events_are_consumed_by_services_without_an_identity() {
+    let database = school();
+    let (mut app, mut service) = (database.connect("app"), database.connect("svc"));
+    crate::common::fails_with(app.query("SELECT tenancy.consume_event($1)", &[&consumption(ID, 1)]), "42501");
+    let mut transaction = service.transaction().unwrap();
+    transaction.execute("SELECT tenancy.authenticate($1)", &[&Token::for_member(USER, ORG).sign()]).unwrap();
+    refused(
+        transaction.query("SELECT * FROM tenancy.consume_event($1)", &[&consumption(ID, 1)]),
+        "PT403",
+        "identity_in_force",
+    );
+}
