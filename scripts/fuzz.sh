@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Fuzzes the token and JWK parsers: scripts/fuzz.sh [seconds for each target, 60 unless told] [target …]
+# Fuzzes the parsers of tokens, keys and events: scripts/fuzz.sh [seconds for each target, 60 unless told] [target …]
 # A finding stays in target/fuzz/artifacts/ and the run fails; what is found interesting stays in target/fuzz/corpus/.
 PGT_WITH_FUZZERS=1
 # shellcheck source=scripts/setup.sh
@@ -9,7 +9,7 @@ CARGO_FUZZ_VERSION=0.13.1
 SECONDS_EACH=${1:-60}
 shift || true
 TARGETS=("$@")
-if [ ${#TARGETS[@]} = 0 ]; then TARGETS=(token jwk); fi
+if [ ${#TARGETS[@]} = 0 ]; then TARGETS=(token jwk event); fi
 case $SECONDS_EACH in '' | *[!0-9]*) die "seconds must be a whole number, not '$SECONDS_EACH'." ;; esac
 
 install_cargo_fuzz() {

@@ -11,6 +11,7 @@ fn wal2json_and_poll_events_tell_the_same_in_the_same_order() {
     let cluster = Cluster::start(Options { settings: vec![("wal_level", "logical".into())], ..Options::default() });
     let database = school_in(&cluster);
     let mut superuser = database.superuser();
+    allow_wal2json(&mut superuser);
     superuser
         .query("SELECT pg_create_logical_replication_slot('outbox', 'wal2json')", &[])
         .expect("wal2json is installed (package postgresql-15-wal2json)");
@@ -67,4 +68,16 @@ fn wal2json_and_poll_events_tell_the_same_in_the_same_order() {
     assert_eq!(told.len(), 4 * 16, "nothing of a transaction that was rolled back");
     assert_eq!(from_log, from_polls);
     superuser.query("SELECT pg_drop_replication_slot('outbox')", &[]).unwrap();
+}
+
+/// Newer minor versions of the server ask which output plugins are safe to use.
+fn allow_wal2json(superuser: &mut postgres::Client) {
+    let setting = "SELECT setting FROM pg_settings WHERE name = 'output_plugin_libraries'";
+    let Some(row) = superuser.query_opt(setting, &[]).unwrap() else { return };
+    let plugins = format!("{}, wal2json", row.get::<_, &str>(0));
+    let plugins: Vec<String> =
+        plugins.split(',').map(|plugin| format!("'{}'", plugin.trim().trim_matches('"'))).collect();
+    superuser.batch_execute(&format!("ALTER SYSTEM SET output_plugin_libraries = {}", plugins.join(", "))).unwrap();
+    superuser.batch_execute("SELECT pg_reload_conf()").unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(500));
 }
