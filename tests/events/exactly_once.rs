@@ -113,6 +113,9 @@ fn every_event_is_charged_once() {
                                  FROM tenancy.credit_transactions) AS l WHERE gap <> 0",
     );
     assert_eq!(broken, 0);
+    if one::<bool>(&mut superuser, "SELECT to_regprocedure('tenancy.verify_ledger(text)') IS NOT NULL") {
+        assert_eq!(count(&mut superuser, "tenancy.verify_ledger()"), 0, "the ledger does not verify");
+    }
     let told: Vec<i64> = superuser
         .query(&format!("SELECT (payload #>> '{{data,new_balance}}')::bigint FROM {changes} ORDER BY sequence"), &[])
         .unwrap()

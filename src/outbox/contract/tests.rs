@@ -7,6 +7,7 @@ use super::{Kind, Model, python};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
+mod fuzz;
 mod properties;
 mod schemas;
 
