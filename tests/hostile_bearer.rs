@@ -195,6 +195,11 @@ fn identity_27_times_are_whole_seconds_within_reason() {
             no_entry(&mut client, &claiming(&payload), "invalid_claim");
         }
     }
+    // A number that jsonb cannot hold would be an error in every place that reads the claims.
+    for number in ["1e-999999", "0e9999", "1e999999"] {
+        no_entry(&mut client, &claiming(&with_member(&format!("\"x\":{number}"))), "malformed_claims");
+    }
+    assert_eq!(reason(&mut client, &claiming(&with_member("\"x\":1e-300"))), None);
     let now: i64 = client.query_one("SELECT floor(extract(epoch FROM now()))::bigint", &[]).unwrap().get(0);
     no_entry(&mut client, &Token::for_user("alice").claim("exp", now).sign(), "expired");
     no_entry(&mut client, &Token::for_user("alice").claim("exp", 0).sign(), "expired");

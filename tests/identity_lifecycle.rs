@@ -116,6 +116,32 @@ fn identity_36_revocation_reaches_every_session_at_its_next_transaction() {
 }
 
 #[test]
+fn revoking_a_user_reaches_tokens_issued_since_the_transaction_began() {
+    let database = cluster().database();
+    let (mut ops, mut app) = (database.connect("ops"), database.connect("app"));
+    ops.batch_execute("BEGIN; SELECT 1").unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(1100));
+    let token = Token::for_user("alice").sign();
+    authenticate(&mut app, &token).unwrap();
+    ops.batch_execute("SELECT tenancy.revoke_user('alice'); COMMIT").unwrap();
+    refused(authenticate(&mut app, &token), "PT401", "revoked");
+}
+
+#[test]
+fn a_correlation_id_that_is_no_uuid_is_replaced_in_a_token_as_in_a_header() {
+    let database = cluster().database();
+    let mut app = database.connect("app");
+    let id = "7f0c2d1e-5b7a-4c1d-9f0e-2a6b8c4d1e3f";
+    for (claimed, kept) in [(id.to_uppercase(), true), ("å b".to_owned(), false), ("7".to_owned(), false)] {
+        let mut transaction = app.transaction().unwrap();
+        let token = Token::for_user("alice").claim("correlation_id", claimed).sign();
+        transaction.query_one("SELECT tenancy.authenticate($1)", &[&token]).unwrap();
+        let seen: String = transaction.query_one("SELECT tenancy.correlation_id()", &[]).unwrap().get(0);
+        assert_eq!((seen == id, seen.len()), (kept, 36));
+    }
+}
+
+#[test]
 fn identity_30_two_issuers_in_their_own_namespaces_share_no_subject() {
     let database = cluster().database();
     let (mut ops, mut app) = (database.connect("ops"), database.connect("app"));

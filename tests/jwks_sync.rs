@@ -127,6 +127,17 @@ fn it_brings_a_provider_s_keys_and_retires_what_is_gone() {
     assert!(said(&plain).contains("https:"), "http without --allow-http is refused");
     assert_eq!(plain.status.code(), Some(2));
 
+    // The same key, bound to its algorithm now: that is honoured.
+    let bound = json!({"kty": "OKP", "crv": "Ed25519", "kid": "it's one", "x": ED_X, "alg": "EdDSA"});
+    provider.says("200 OK", "", &set(&[&bound, &ec]));
+    assert!(sync(&[]).status.success());
+    let algorithm: Option<String> = database
+        .connect("ops")
+        .query_one("SELECT algorithm FROM tenancy.issuer_key_status WHERE kid = 'it''s one'", &[])
+        .unwrap()
+        .get(0);
+    assert_eq!(algorithm.as_deref(), Some("EdDSA"));
+
     // A set without one of them retires it.
     provider.says("200 OK", "", &set(&[&ec]));
     assert!(sync(&[]).status.success());

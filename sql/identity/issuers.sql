@@ -137,10 +137,16 @@ BEGIN
             PERFORM tenancy._raise('PT409', 'duplicate_kid', 'The set gives a known kid to another key',
                 'A kid is never used twice: the provider must give the new key a kid of its own.',
                 jsonb_build_object('kid', checked.kid));
-        ELSIF known.retired_by = 'set_jwks' THEN
-            -- Gone and back again: a provider that rolled back a rotation. What an operator retired stays retired.
-            UPDATE tenancy.issuer_keys AS k SET retired_at = NULL, retired_by = NULL
-             WHERE k.issuer = set_jwks.issuer AND k.kid = checked.kid;
+        ELSE
+            -- The same numbers, perhaps bound to an algorithm now. Gone and back again is a provider that rolled back a
+            -- rotation; what an operator retired stays retired.
+            UPDATE tenancy.issuer_keys AS k
+               SET public_jwk = checked.jwk::jsonb, algorithm = checked.algorithm,
+                   retired_at = CASE WHEN k.retired_by = 'set_jwks' THEN NULL ELSE k.retired_at END,
+                   retired_by = CASE WHEN k.retired_by = 'set_jwks' THEN NULL ELSE k.retired_by END
+             WHERE k.issuer = set_jwks.issuer AND k.kid = checked.kid
+               AND (k.public_jwk <> checked.jwk::jsonb OR k.algorithm IS DISTINCT FROM checked.algorithm
+                    OR k.retired_by = 'set_jwks');
         END IF;
     END LOOP;
     IF kept = '{}' THEN

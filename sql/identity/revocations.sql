@@ -4,20 +4,25 @@ CREATE FUNCTION tenancy._revoke(kind text, scope text, value text, expires_at ti
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    added boolean;
+    added boolean := false;
+    -- Not now(): tokens issued since this transaction began are revoked as well.
+    moment timestamptz := clock_timestamp();
 BEGIN
-    UPDATE tenancy.revocations AS r
-       SET revoked_at = now(), revoked_by = session_user,
-           -- The later end holds; NULL is for ever.
-           expires_at = CASE WHEN r.expires_at IS NULL OR _revoke.expires_at IS NULL THEN NULL
-                             ELSE GREATEST(r.expires_at, _revoke.expires_at) END
-     WHERE r.kind = _revoke.kind AND r.scope = _revoke.scope AND r.value = _revoke.value;
-    added := NOT FOUND;
-    IF added THEN
-        INSERT INTO tenancy.revocations (kind, scope, value, expires_at)
-        VALUES (_revoke.kind, _revoke.scope, _revoke.value, _revoke.expires_at)
+    FOR attempt IN 1 .. 2 LOOP
+        -- The later moment and the later end hold; without an end it is for ever.
+        UPDATE tenancy.revocations AS r
+           SET revoked_at = GREATEST(r.revoked_at, moment), revoked_by = session_user,
+               expires_at = CASE WHEN r.expires_at IS NULL OR _revoke.expires_at IS NULL THEN NULL
+                                 ELSE GREATEST(r.expires_at, _revoke.expires_at) END
+         WHERE r.kind = _revoke.kind AND r.scope = _revoke.scope AND r.value = _revoke.value;
+        EXIT WHEN FOUND;
+        INSERT INTO tenancy.revocations (kind, scope, value, revoked_at, expires_at)
+        VALUES (_revoke.kind, _revoke.scope, _revoke.value, moment, _revoke.expires_at)
         ON CONFLICT ON CONSTRAINT revocations_pkey DO NOTHING;
-    END IF;
+        added := FOUND;
+        -- Not added: another session was quicker, and its row is there to update now.
+        EXIT WHEN added;
+    END LOOP;
     PERFORM tenancy._changed('revocations');
     RETURN added;
 END

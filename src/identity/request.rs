@@ -24,9 +24,12 @@ pub fn read(headers: &str, token_header: &str) -> Request {
         None if value.eq_ignore_ascii_case("bearer") => Some(String::new()),
         None => (scheme_optional && !value.is_empty()).then(|| value.to_owned()),
     });
-    let correlation_id =
-        header("x-correlation-id").and_then(|id| uuid::Uuid::try_parse(id).ok()).map(|id| id.hyphenated().to_string());
-    Request { token, correlation_id }
+    Request { token, correlation_id: header("x-correlation-id").and_then(correlation_id) }
+}
+
+/// A correlation id as it goes on: a UUID in canonical form. Any other text is none, and is replaced (contract H).
+pub fn correlation_id(text: &str) -> Option<String> {
+    uuid::Uuid::try_parse(text).ok().map(|id| id.hyphenated().to_string())
 }
 
 /// The headers that carry an identity to another service (contract H). Values that are not ASCII are URL-quoted, all

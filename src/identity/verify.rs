@@ -148,7 +148,7 @@ fn identify(issuer: &Issuer, claims: &Claims, subject: Subject) -> std::result::
     identity.token_id = claims.token_id().map(str::to_owned);
     identity.org_role = subject.org_role.or(identity.org_role);
     identity.session_id = subject.session_id;
-    identity.correlation_id = subject.correlation_id;
+    identity.correlation_id = subject.correlation_id.as_deref().and_then(super::request::correlation_id);
     identity.expires_at = claims.expires_at().map(|seconds| micros(seconds + i64::from(issuer.policy.leeway)));
     identity.permissions = subject.permissions;
     identity.claims = RawValue::from_string(claims.raw().to_owned()).ok();

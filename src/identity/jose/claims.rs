@@ -53,6 +53,9 @@ impl Claims {
             JsonError::DuplicateMember => Reason::DuplicateMember,
             JsonError::Syntax | JsonError::TooDeep | JsonError::Nul => Reason::MalformedClaims,
         })?;
+        if json::has_huge_exponent(raw) {
+            return Err(Reason::MalformedClaims);
+        }
         for name in ["iss", "sub", "jti", "sid", "azp"] {
             if members.get(name).is_some_and(|value| !value.is_string()) {
                 return Err(Reason::InvalidClaim(name));

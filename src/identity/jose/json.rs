@@ -49,6 +49,29 @@ pub fn integer(value: &Value) -> Option<i64> {
     value.as_number().and_then(Number::as_i64)
 }
 
+/// Whether a number in a JSON text has an exponent of more than three digits. Postgres' numeric, and so jsonb, ends at
+/// 16,383 decimals: such a number would be an error wherever the text is read as jsonb.
+pub fn has_huge_exponent(text: &str) -> bool {
+    let (mut in_string, mut escaped, mut before, mut digits) = (false, false, 0, None);
+    for byte in text.bytes() {
+        if in_string {
+            in_string = escaped || byte != b'"';
+            escaped = byte == b'\\' && !escaped;
+            continue;
+        }
+        digits = match (byte, digits) {
+            (b'e' | b'E', None) if u8::is_ascii_digit(&before) => Some(0),
+            (b'+' | b'-', Some(0)) => Some(0),
+            (b'0'..=b'9', Some(3)) => return true,
+            (b'0'..=b'9', Some(count)) => Some(count + 1),
+            _ => None,
+        };
+        in_string = byte == b'"';
+        before = byte;
+    }
+    false
+}
+
 struct Strict<'a> {
     depth: usize,
     refused: &'a Cell<JsonError>,
@@ -137,6 +160,16 @@ impl<'de> Visitor<'de> for Strict<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn exponents_that_numeric_cannot_hold_are_seen() {
+        for text in ["1e-1000", "[1.5E+0001]", "{\"a\\\"b\":0e9999}", "[\"\\\\\",2e1234]"] {
+            assert!(has_huge_exponent(text), "{text}");
+        }
+        for text in ["1e-999", "[true,1]", "\"1e99999\"", "\"\\\"1e99999\"", "12345", "{\"1e9999\":1E5}"] {
+            assert!(!has_huge_exponent(text), "{text}");
+        }
+    }
 
     #[test]
     fn attack_26_duplicate_members_are_refused_at_every_depth() {
