@@ -1,7 +1,7 @@
 //! Shared memory: asked for when the server starts with the library preloaded, used by every backend until it stops.
 //!
-//! A domain declares what it wants as a static ([`SharedTables`], [`SharedSlice`]), [`request`]s it from `_PG_init`, and
-//! finds it there, or finds `None` where the library was not preloaded. A crash of a backend makes the postmaster
+//! A domain declares what it wants as a static ([`SharedTables`], [`SharedSlice`]), asks for it from `_PG_init`
+//! (`request`), and finds it there, or finds `None` where the library was not preloaded. A crash of a backend makes the postmaster
 //! begin anew with fresh memory, so nothing half-written is ever seen.
 
 use super::guard::boundary;
