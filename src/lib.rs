@@ -35,6 +35,7 @@ extension_sql_file!(
     name = "identity",
     requires = ["accessors", identity::held_permissions, identity::provenance]
 );
+extension_sql_file!("../sql/identity/audit.sql", name = "identity_audit", requires = ["identity"]);
 extension_sql_file!("../sql/identity/issuers.sql", name = "identity_issuers");
 extension_sql_file!("../sql/identity/master_key.sql", name = "identity_master_key");
 extension_sql_file!("../sql/identity/revocations.sql", name = "identity_revocations");
@@ -67,6 +68,7 @@ extension_sql_file!(
     ]
 );
 extension_sql_file!("../sql/credits/types.sql", name = "credits_types");
+extension_sql_file!("../sql/credits/obligations.sql", name = "credits_obligations");
 extension_sql_file!(
     "../sql/credits.sql",
     name = "credits",

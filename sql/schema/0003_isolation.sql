@@ -168,3 +168,31 @@ ALTER TABLE tenancy.guard_pending FORCE ROW LEVEL SECURITY;
 CREATE POLICY owner_rows ON tenancy.guard_pending TO CURRENT_USER USING (true) WITH CHECK (true);
 COMMENT ON POLICY owner_rows ON tenancy.guard_pending IS
     'Row-level security is forced: the owner''s functions reach the rows through this.';
+
+-- What delete_tenant did. Kept: it is the proof.
+CREATE TABLE tenancy.tenant_deletions (
+    tenant_id    text        NOT NULL,
+    id           uuid        NOT NULL DEFAULT tenancy.uuid_v7(),
+    deleted      jsonb       NOT NULL DEFAULT '{}',
+    forced       boolean     NOT NULL,
+    requested_by name        NOT NULL,
+    created_at   timestamptz NOT NULL DEFAULT now(),
+    updated_at   timestamptz NOT NULL DEFAULT now(),
+    finished_at  timestamptz,
+    CONSTRAINT tenant_deletions_pkey PRIMARY KEY (tenant_id, id)
+);
+COMMENT ON TABLE tenancy.tenant_deletions IS 'Receipts of tenancy.delete_tenant; one without finished_at goes on with the next call.';
+COMMENT ON COLUMN tenancy.tenant_deletions.tenant_id IS 'The tenant.';
+COMMENT ON COLUMN tenancy.tenant_deletions.id IS 'The deletion.';
+COMMENT ON COLUMN tenancy.tenant_deletions.deleted IS 'Rows deleted so far, by table.';
+COMMENT ON COLUMN tenancy.tenant_deletions.forced IS 'Whether it was forced: not suspended, or with credits or holds open.';
+COMMENT ON COLUMN tenancy.tenant_deletions.requested_by IS 'Session user who began it.';
+COMMENT ON COLUMN tenancy.tenant_deletions.created_at IS 'When it began.';
+COMMENT ON COLUMN tenancy.tenant_deletions.updated_at IS 'When it last deleted something.';
+COMMENT ON COLUMN tenancy.tenant_deletions.finished_at IS 'When nothing was left; NULL: not yet.';
+
+ALTER TABLE tenancy.tenant_deletions ENABLE ROW LEVEL SECURITY;
+ALTER TABLE tenancy.tenant_deletions FORCE ROW LEVEL SECURITY;
+CREATE POLICY owner_rows ON tenancy.tenant_deletions TO CURRENT_USER USING (true) WITH CHECK (true);
+COMMENT ON POLICY owner_rows ON tenancy.tenant_deletions IS
+    'Row-level security is forced: the owner''s functions reach the rows through this.';

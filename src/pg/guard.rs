@@ -103,6 +103,32 @@ pub(super) mod raw {
             read_only: bool,
             count: std::ffi::c_long,
         ) -> c_int;
+        pub fn SPI_execute_with_args(
+            src: *const c_char,
+            nargs: c_int,
+            argtypes: *mut pg_sys::Oid,
+            values: *mut pg_sys::Datum,
+            nulls: *const c_char,
+            read_only: bool,
+            count: std::ffi::c_long,
+        ) -> c_int;
+        pub fn SPI_cursor_open_with_args(
+            name: *const c_char,
+            src: *const c_char,
+            nargs: c_int,
+            argtypes: *mut pg_sys::Oid,
+            values: *mut pg_sys::Datum,
+            nulls: *const c_char,
+            read_only: bool,
+            options: c_int,
+        ) -> pg_sys::Portal;
+        pub fn SPI_cursor_find(name: *const c_char) -> pg_sys::Portal;
+        pub fn SPI_cursor_fetch(portal: pg_sys::Portal, forward: bool, count: std::ffi::c_long);
+        pub fn SPI_cursor_close(portal: pg_sys::Portal);
+        pub fn GetUserIdAndSecContext(user: *mut pg_sys::Oid, context: *mut c_int);
+        pub fn SetUserIdAndSecContext(user: pg_sys::Oid, context: c_int);
+        pub fn NewGUCNestLevel() -> c_int;
+        pub fn AtEOXact_GUC(commit: bool, level: c_int);
         pub fn PushActiveSnapshot(snapshot: pg_sys::Snapshot);
         pub fn PopActiveSnapshot();
         pub fn GetLatestSnapshot() -> pg_sys::Snapshot;

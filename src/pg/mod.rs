@@ -21,6 +21,7 @@ mod sealed;
 mod settings;
 pub mod shared;
 pub mod sql;
+pub mod table_owner;
 mod transaction;
 
 pub use composite::{Composite, Fields};

@@ -243,6 +243,17 @@ fn plan(text: &'static str, args: &[Arg]) -> Result<pg_sys::SPIPlanPtr> {
     Ok(plan)
 }
 
+/// The owner of a relation, or none where there is no such relation.
+pub(super) fn owner_of(relation: Oid) -> Result<Option<Oid>> {
+    let rows = query(
+        "SELECT c.relowner FROM pg_catalog.pg_class c WHERE c.oid OPERATOR(pg_catalog.=) $1::pg_catalog.oid",
+        &[Arg::Long(Some(i64::from(relation.to_u32())))],
+        Mode::Read,
+        |row| Ok(row.get::<Oid>(1)),
+    )?;
+    Ok(rows.into_iter().next().flatten())
+}
+
 /// The oid of a table of ours, or none where it is not there.
 pub fn table_oid(name: &str) -> Result<Option<Oid>> {
     Ok(table_oids(&[name])?.into_iter().next())

@@ -4,7 +4,9 @@ mod audit;
 #[path = "../common/mod.rs"]
 mod common;
 mod composite_keys;
+mod footprint;
 mod guard;
+mod offboard;
 mod online;
 mod operator;
 mod parts;

@@ -1,0 +1,259 @@
+-- A tenant leaves: export, suspend, delete. Rows are read and deleted with the rights of their table's owner, never with
+-- ours: triggers, rules and casts of a table are its owner's code (src/pg/table_owner.rs).
+
+-- Every table that can hold a tenant's rows, parents of foreign keys first. Ours too, for a deletion: but not the audit
+-- logs and receipts, which are evidence, nor the tenant's own entry, which keeps its old tokens out.
+CREATE FUNCTION tenancy._tenant_tables(with_own boolean)
+RETURNS TABLE (place integer, root regclass, relation regclass, condition text)
+LANGUAGE plpgsql STABLE ROWS 50 SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    roots   oid[];
+    placed  oid[] := '{}';
+    next    oid;
+    columns jsonb;
+    pools   text;
+BEGIN
+    SELECT array_agg(t.oid), jsonb_object_agg(t.oid::text, t.tenant_column) INTO roots, columns
+      FROM (SELECT c.oid, p.tenant_column FROM tenancy.protected_tables p JOIN pg_catalog.pg_class c ON c.oid = p.relation
+            UNION ALL
+            SELECT c.oid, a.attname
+              FROM pg_catalog.pg_class c
+              JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attname = 'tenant_id' AND a.atttypid = 'text'::regtype
+             WHERE $1 AND c.relnamespace = 'tenancy'::regnamespace AND c.relkind IN ('r', 'p') AND NOT c.relispartition
+               AND c.relname NOT IN ('tenants', 'audit_log', 'token_audit_logs', 'tenant_deletions')) t;
+    -- The one table of ours whose key is a pool alone: the others with a pool are found through it.
+    SELECT tenancy._relation_name(c.oid) INTO pools
+      FROM pg_catalog.pg_class c
+      JOIN pg_catalog.pg_index i ON i.indrelid = c.oid AND i.indisprimary AND i.indnatts = 1
+      JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum = i.indkey[0] AND a.attname = 'pool_id'
+     WHERE c.oid = ANY (roots) AND c.relnamespace = 'tenancy'::regnamespace;
+
+    WHILE coalesce(cardinality(placed), 0) < coalesce(cardinality(roots), 0) LOOP
+        SELECT r.oid INTO next
+          FROM unnest(roots) AS r(oid)
+         WHERE r.oid <> ALL (placed)
+         ORDER BY EXISTS (
+                    SELECT FROM pg_catalog.pg_constraint k
+                      JOIN tenancy._isolation_tree(r.oid) t ON t.relation = k.conrelid
+                     CROSS JOIN unnest(roots) AS o(oid)
+                     WHERE k.contype = 'f' AND o.oid <> r.oid AND o.oid <> ALL (placed)
+                       AND k.confrelid IN (SELECT u.relation FROM tenancy._isolation_tree(o.oid) u))
+                  OR (tenancy._has_pool(r.oid) AND pools::regclass <> r.oid AND pools::regclass <> ALL (placed)), r.oid
+         LIMIT 1;
+        placed := placed || next;
+    END LOOP;
+    RETURN QUERY
+        SELECT p.place::integer, p.oid::regclass, t.relation,
+               CASE WHEN pools IS NOT NULL AND tenancy._has_pool(p.oid) AND pools::regclass <> p.oid
+                    THEN format('x.pool_id = ANY (ARRAY(SELECT o.pool_id FROM %s o WHERE o.tenant_id = $1)) AND ', pools) ELSE '' END
+               || format('x.%I = $1%s', columns ->> p.oid::text, CASE a.atttypid WHEN 'text'::regtype THEN '' ELSE '::' || a.atttypid::regtype END)
+          FROM unnest(placed) WITH ORDINALITY AS p(oid, place)
+         CROSS JOIN LATERAL tenancy._isolation_tree(p.oid) t
+          JOIN pg_catalog.pg_class c ON c.oid = t.relation AND c.relkind = 'r'
+          JOIN pg_catalog.pg_attribute a ON a.attrelid = t.relation AND a.attname = columns ->> p.oid::text
+         ORDER BY p.place, t.relation;
+END;
+$$;
+COMMENT ON FUNCTION tenancy._tenant_tables(boolean) IS
+    'Internal: the tables that hold tenants'' rows, in the order of their foreign keys, and the condition that finds one tenant''s, with $1 for its id.';
+
+CREATE FUNCTION tenancy._has_pool(relation oid) RETURNS boolean
+LANGUAGE sql STABLE STRICT SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT EXISTS (SELECT FROM pg_catalog.pg_class c
+                     JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attname = 'pool_id' AND a.attnotnull
+                    WHERE c.oid = $1 AND c.relnamespace = 'tenancy'::regnamespace);
+$$;
+COMMENT ON FUNCTION tenancy._has_pool(oid) IS 'Internal: whether a table of ours belongs to credit pools.';
+
+-- A tenant whose id is no uuid or bigint has no rows in a table keyed by one.
+CREATE FUNCTION tenancy._condition_applies(condition text, tenant_id text) RETURNS boolean
+LANGUAGE sql IMMUTABLE STRICT SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT CASE WHEN $1 LIKE '%::uuid' THEN $2 ~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$'
+                WHEN $1 LIKE '%::bigint' THEN $2 ~ '^(0|-?[1-9][0-9]{0,18})$' AND $2::numeric BETWEEN -9223372036854775808 AND 9223372036854775807
+                ELSE true END;
+$$;
+COMMENT ON FUNCTION tenancy._condition_applies(text, text) IS
+    'Internal: whether a tenant''s id is one for a column of the condition''s type.';
+
+COMMENT ON FUNCTION tenancy._execute_as_owner(oid, text, text) IS
+    'Internal: runs a statement on a table with its owner''s rights, in a restricted operation and past FORCE ROW LEVEL SECURITY; argument is $1. Returns the rows touched.';
+COMMENT ON FUNCTION tenancy._rows_as_owner(oid, text, text) IS
+    'Internal: reads a query''s rows, one text each, with a table''s owner''s rights; argument is $1.';
+
+CREATE FUNCTION tenancy.export_tenant(tenant_id text) RETURNS SETOF text
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    held record;
+BEGIN
+    PERFORM tenancy._require_installed();
+    PERFORM tenancy._require_id(export_tenant.tenant_id, 'tenant_id');
+    PERFORM tenancy._note_action(export_tenant.tenant_id, 'export_tenant');
+    FOR held IN
+        SELECT * FROM tenancy._tenant_tables(false) t
+         WHERE tenancy._condition_applies(t.condition, export_tenant.tenant_id)
+         ORDER BY t.place, t.relation
+    LOOP
+        RETURN QUERY SELECT r.line FROM tenancy._rows_as_owner(held.relation,
+            format('SELECT json_build_object(''table'', %L::text, ''row'', row_to_json(x.*))::text FROM ONLY %s x WHERE %s',
+                   tenancy._relation_name(held.root), tenancy._relation_name(held.relation), held.condition),
+            export_tenant.tenant_id) AS r(line);
+    END LOOP;
+END;
+$$;
+COMMENT ON FUNCTION tenancy.export_tenant(text) IS
+$$Every row of a tenant in every protected table, as JSON lines {"table": …, "row": …}, the parents of foreign keys before their children. psql: \copy (SELECT tenancy.export_tenant('…')) TO 'tenant.jsonl'. Noted in tenancy.audit_log.
+Errors: 22023 invalid_argument.$$;
+
+CREATE FUNCTION tenancy.suspend_tenant(tenant_id text, reason text DEFAULT NULL) RETURNS boolean
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    changed boolean := tenancy.set_tenant_status(suspend_tenant.tenant_id, 'suspended');
+BEGIN
+    IF changed THEN
+        PERFORM tenancy._note_action(suspend_tenant.tenant_id, 'suspend_tenant', suspend_tenant.reason);
+    END IF;
+    RETURN changed;
+END;
+$$;
+COMMENT ON FUNCTION tenancy.suspend_tenant(text, text) IS
+$$Suspends a registered tenant: from now on nobody is authenticated for it. False where it was suspended already; tenancy.set_tenant_status(…, 'active') takes it up again. Noted in tenancy.audit_log with the reason.
+Errors: PT404 tenant_not_found; 22023 invalid_argument.$$;
+
+-- What somebody would lose. Other domains add a function _obligations_… of their own; this one knows none of them.
+CREATE FUNCTION tenancy._tenant_obligations(tenant_id text) RETURNS jsonb
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    asked text;
+    owed  jsonb;
+    found jsonb := '{}';
+BEGIN
+    FOR asked IN
+        SELECT format('%I.%I', 'tenancy', p.proname) FROM pg_catalog.pg_proc p
+         WHERE p.pronamespace = 'tenancy'::regnamespace AND p.proname LIKE '\_obligations\_%' ORDER BY p.proname
+    LOOP
+        EXECUTE format('SELECT %s($1)', asked) INTO owed USING _tenant_obligations.tenant_id;
+        found := found || coalesce(owed, '{}');
+    END LOOP;
+    RETURN found;
+END;
+$$;
+COMMENT ON FUNCTION tenancy._tenant_obligations(text) IS
+    'Internal: what is still open for a tenant, as the functions tenancy._obligations_…(tenant_id text) → jsonb of the domains say; {}: nothing.';
+
+CREATE FUNCTION tenancy._begin_deletion(tenant_id text, force boolean) RETURNS uuid
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    deletion uuid;
+    owed     jsonb;
+BEGIN
+    PERFORM tenancy._require_installed();
+    PERFORM tenancy._require_id(_begin_deletion.tenant_id, 'tenant_id');
+    SELECT d.id INTO deletion FROM tenancy.tenant_deletions d
+     WHERE d.tenant_id = _begin_deletion.tenant_id AND d.finished_at IS NULL FOR UPDATE;
+    IF FOUND THEN
+        RETURN deletion;
+    END IF;
+    IF NOT coalesce(_begin_deletion.force, false) THEN
+        IF NOT EXISTS (SELECT FROM tenancy.tenants t WHERE t.tenant_id = _begin_deletion.tenant_id AND t.status = 'suspended') THEN
+            PERFORM tenancy._raise('PT422', 'tenant_not_suspended', 'the tenant is not suspended: new rows could come in behind the deletion',
+                'SELECT tenancy.suspend_tenant(tenant_id); wait until its transactions have ended; or force => true.');
+        END IF;
+        owed := tenancy._tenant_obligations(_begin_deletion.tenant_id);
+        IF owed <> '{}' THEN
+            PERFORM tenancy._raise('PT422', 'obligations_open', 'credits or holds of the tenant are open', 'Settle or refund them first; or force => true.', owed);
+        END IF;
+    END IF;
+    INSERT INTO tenancy.tenant_deletions AS d (tenant_id, forced, requested_by)
+    VALUES (_begin_deletion.tenant_id, coalesce(_begin_deletion.force, false), session_user)
+    RETURNING d.id INTO deletion;
+    PERFORM tenancy._note_action(_begin_deletion.tenant_id, 'delete_tenant', NULL, jsonb_build_object('deletion', deletion, 'forced', _begin_deletion.force));
+    RETURN deletion;
+END;
+$$;
+COMMENT ON FUNCTION tenancy._begin_deletion(text, boolean) IS
+    'Internal: begins the deletion of a tenant, or finds the unfinished one; PT422 while it is not suspended or something is open, unless forced.';
+
+CREATE FUNCTION tenancy._delete_batch(tenant_id text, deletion uuid, batch_size integer) RETURNS jsonb
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    held    record;
+    receipt tenancy.tenant_deletions;
+    budget  bigint := _delete_batch.batch_size;
+    gone    bigint;
+BEGIN
+    PERFORM tenancy._require_installed();
+    IF coalesce(_delete_batch.batch_size, 0) NOT BETWEEN 1 AND 1000000 THEN
+        PERFORM tenancy._raise('22023', 'invalid_argument', 'batch_size must be between 1 and 1,000,000', 'A few thousand keep each transaction short.');
+    END IF;
+    SELECT * INTO receipt FROM tenancy.tenant_deletions d
+     WHERE d.tenant_id = _delete_batch.tenant_id AND d.id = _delete_batch.deletion AND d.finished_at IS NULL FOR UPDATE;
+    IF NOT FOUND THEN
+        PERFORM tenancy._raise('22023', 'unknown_deletion', 'no such deletion is under way', 'CALL tenancy.delete_tenant(tenant_id).');
+    END IF;
+    -- Whatever was to be checked at the end of the transaction is checked here, while the owner's rights hold.
+    SET CONSTRAINTS ALL IMMEDIATE;
+    FOR held IN
+        SELECT * FROM tenancy._tenant_tables(true) t
+         WHERE tenancy._condition_applies(t.condition, _delete_batch.tenant_id)
+         ORDER BY t.place DESC, t.relation DESC
+    LOOP
+        gone := tenancy._delete_rows(held.relation, held.condition, _delete_batch.tenant_id, budget);
+        IF gone > 0 THEN
+            receipt.deleted := receipt.deleted || jsonb_build_object(tenancy._relation_name(held.root),
+                coalesce((receipt.deleted ->> tenancy._relation_name(held.root))::bigint, 0) + gone);
+            budget := budget - gone;
+        END IF;
+        EXIT WHEN budget <= 0;
+    END LOOP;
+    UPDATE tenancy.tenant_deletions d
+       SET deleted = receipt.deleted, updated_at = now(), finished_at = CASE WHEN budget > 0 THEN now() END
+     WHERE d.tenant_id = _delete_batch.tenant_id AND d.id = _delete_batch.deletion;
+    IF budget > 0 THEN
+        PERFORM tenancy._changed('organizations');
+    END IF;
+    RETURN jsonb_build_object('tenant_id', _delete_batch.tenant_id, 'deletion', _delete_batch.deletion, 'deleted', receipt.deleted,
+                              'rows', (SELECT coalesce(sum(e.value::bigint), 0) FROM jsonb_each_text(receipt.deleted) e), 'done', budget > 0);
+END;
+$$;
+COMMENT ON FUNCTION tenancy._delete_batch(text, uuid, integer) IS
+    'Internal: deletes up to batch_size rows of a tenant, children of foreign keys first, and returns the receipt so far.';
+
+CREATE FUNCTION tenancy._delete_rows(relation regclass, condition text, tenant_id text, budget bigint) RETURNS bigint
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    RETURN tenancy._execute_as_owner($1, format('DELETE FROM ONLY %1$s WHERE ctid = ANY (ARRAY(SELECT x.ctid FROM ONLY %1$s x WHERE %2$s LIMIT %3$s))',
+                                                tenancy._relation_name($1), $2, $4), $3);
+EXCEPTION WHEN foreign_key_violation THEN
+    -- Rows that point at each other in one table go in one statement or not at all.
+    RETURN tenancy._execute_as_owner($1, format('DELETE FROM ONLY %s x WHERE %s', tenancy._relation_name($1), $2), $3);
+END;
+$$;
+COMMENT ON FUNCTION tenancy._delete_rows(regclass, text, text, bigint) IS 'Internal: deletes a tenant''s rows of one table, as its owner.';
+
+CREATE PROCEDURE tenancy.delete_tenant(
+    tenant_id text, force boolean DEFAULT false, batch_size integer DEFAULT 5000, INOUT receipt jsonb DEFAULT NULL)
+LANGUAGE plpgsql
+AS $$
+DECLARE
+    deletion pg_catalog.uuid := tenancy._begin_deletion(delete_tenant.tenant_id, delete_tenant.force);
+BEGIN
+    LOOP
+        receipt := tenancy._delete_batch(delete_tenant.tenant_id, deletion, delete_tenant.batch_size);
+        COMMIT;
+        EXIT WHEN (receipt OPERATOR(pg_catalog.->) 'done')::pg_catalog.bool;
+        RAISE NOTICE 'deleted so far: %', receipt OPERATOR(pg_catalog.->>) 'rows';
+    END LOOP;
+END;
+$$;
+COMMENT ON PROCEDURE tenancy.delete_tenant(text, boolean, integer, jsonb) IS
+$$Deletes a tenant's rows in every protected table and in tenancy's own, the ledger included, children of foreign keys first, batch_size rows a transaction, and returns the receipt: {"tenant_id", "deletion", "deleted": {table: rows}, "rows", "done"}, which is also kept in tenancy.tenant_deletions. Interrupted, it goes on with the next CALL. Audit logs and receipts stay, and the suspended tenant's entry, which keeps its old tokens out. CALL it outside a transaction.
+Errors: PT422 tenant_not_suspended, obligations_open (credits or holds), both waived by force => true; 22023; 23503 where rows of another table point at the tenant's; 2D000 inside a transaction.$$;
