@@ -179,7 +179,7 @@ impl Book {
             grant.changed = true;
             self.steps.push(Step::Expired { grant: grant.id, amount, at: now });
             // Once: what returns to it later expires.
-            if let Some(rollover) = grant.rollover.take() {
+            if let Some(rollover) = grant.rollover.take().filter(|rollover| rollover.until > now) {
                 let carried = amount.min(rollover.max);
                 let next = Grant {
                     id: new_id(),
