@@ -148,7 +148,6 @@ VALUES
     ('set_credit_cost(text,numeric)', 'operator'),
     ('set_seat_credits(text,text,numeric)', 'operator'),
     ('allocate_seat_credits(text,integer,text,timestamptz,text)', 'operator'),
-    ('grant_signup_bonus(text,text,numeric,text)', 'operator'),
     ('verify_ledger(text,text,text)', 'operator'),
     ('seal_ledger(bigint)', 'operator'),
     ('sweep_credits(integer)', 'operator'),

@@ -1,4 +1,4 @@
--- Prices and allocations: what a metric costs, what a seat and a sign-up bring.
+-- Prices and allocations: what a metric costs, what a seat brings.
 
 COMMENT ON FUNCTION tenancy.consume_credits(text, text, text, integer, text, text) IS
 'Charges amount units of a metric: their cost to the organization if it covers all of it, else to the user, never split; no seat or subscription is asked for. Returns success, the payer''s available credits, and consumed_from: org, user, or none for what is free; false and user where neither has enough. Every call leaves a row in credit_operations. org_id NULL or empty: the user pays. A user nobody registered is registered. Errors: PT404 organization_not_found; PT403 identity_mismatch; PT429 cap_reached; 22023, 22003, 55000. Contract H, consume_credits.';
@@ -141,32 +141,3 @@ $$;
 
 COMMENT ON FUNCTION tenancy.allocate_seat_credits(text, integer, text, timestamptz, text) IS
 'Grants an organization the credits of its seats by plan and billing frequency and returns the grant''s id: seats NULL, at a renewal, all of the subscription''s; a number, when seats are added, that many. idempotency_key: such as the invoice''s id. Errors: PT402 no_active_subscription; PT404 organization_not_found; PT409 idempotency_conflict; 22023, 55000. Contract S, seat credits.';
-
-CREATE FUNCTION tenancy.grant_signup_bonus(
-    org_id text DEFAULT NULL,
-    user_id text DEFAULT NULL,
-    amount numeric DEFAULT NULL,
-    namespace text DEFAULT NULL
-) RETURNS uuid
-LANGUAGE plpgsql
-SECURITY DEFINER
-SET search_path = pg_catalog, pg_temp
-AS $$
-DECLARE
-    bonus numeric := coalesce(grant_signup_bonus.amount,
-                              CASE WHEN grant_signup_bonus.org_id IS NULL THEN 50 ELSE 500 END);
-BEGIN
-    PERFORM tenancy._require_installed();
-    RETURN tenancy.grant_credits(
-        amount => bonus,
-        org_id => grant_signup_bonus.org_id,
-        user_id => grant_signup_bonus.user_id,
-        reason => 'Sign-up bonus',
-        -- Once a pool: the same bonus again returns the first one's id.
-        idempotency_key => 'tenancy:signup_bonus',
-        namespace => tenancy._namespace(grant_signup_bonus.namespace));
-END
-$$;
-
-COMMENT ON FUNCTION tenancy.grant_signup_bonus(text, text, numeric, text) IS
-'Grants the sign-up bonus, once for each organization (500) or user (50), and returns the grant''s id; amount: another number of credits. Errors: PT404 organization_not_found, user_not_found; PT409 idempotency_conflict for a second bonus of another amount; 22023, 22003, 55000. Contract H, signup_bonuses.';
