@@ -14,6 +14,9 @@ demo: ## the whole story in a private Postgres; KEEP=1 leaves it up and says how
 test: ## every test; T=name: those whose name contains it; S=lib or S=file: one suite only
 	@T='$(T)' S='$(S)' scripts/test.sh
 
+soak: ## the ledger against its model for a long run; PGT_OPERATIONS and PGT_SEED as in make test
+	@PGT_OPERATIONS=$${PGT_OPERATIONS:-1000000} T=random_operations_agree_with_the_model scripts/test.sh
+
 lint: ## formatting, clippy, rustdoc, shellcheck; any finding is an error
 	@scripts/lint.sh
 

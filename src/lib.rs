@@ -76,8 +76,16 @@ extension_sql_file!(
         credits::deduct_credits_pooled,
         credits::deduct_credits,
         credits::spend_credits,
+        credits::batch::deduct_credits_batch,
         credits::grant::grant_credits,
-        credits::balance::credit_balance
+        credits::grant::adjust_credits,
+        credits::hold::hold_credits,
+        credits::hold::capture_hold,
+        credits::hold::void_hold,
+        credits::refund::refund_credits,
+        credits::balance::credit_balance,
+        credits::owner::lock_credit_pool,
+        credits::set_cap::set_member_cap
     ]
 );
 extension_sql_file!(
@@ -145,6 +153,19 @@ extension_sql_file!("../sql/batches/register.sql", name = "batches_register");
 extension_sql_file!("../sql/batches/lifecycle.sql", name = "batches_lifecycle");
 extension_sql_file!("../sql/batches/dispatch.sql", name = "batches_dispatch");
 extension_sql_file!("../sql/batches/consume.sql", name = "batches_consume");
+extension_sql_file!("../sql/credits/alerts.sql", name = "credits_alerts");
+extension_sql_file!(
+    "../sql/credits/consumption.sql",
+    name = "credits_consumption",
+    requires = [credits::consume::consume_credits, credits::consume::check_credits]
+);
+extension_sql_file!("../sql/credits/verify.sql", name = "credits_verify");
+extension_sql_file!(
+    "../sql/credits/verify_refunds.sql",
+    name = "credits_verify_refunds",
+    requires = [credits::seal::verify_chain, credits::seal::seal_ledger, credits::sweep::sweep_credits]
+);
+extension_sql_file!("../sql/credits/compat.sql", name = "credits_compat");
 extension_sql_file!("../sql/health.sql", name = "health");
 // Last of all: closes everything above to PUBLIC.
 extension_sql_file!("../sql/finalize.sql", name = "finalize", finalize);

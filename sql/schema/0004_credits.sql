@@ -52,6 +52,7 @@ CREATE TABLE tenancy.credit_transactions (
     reference_id text,
     metadata jsonb NOT NULL DEFAULT '{}',
     balance_after numeric(18,6) NOT NULL,
+    granted_after numeric(30,6) NOT NULL,
     drawn_after numeric(30,6),
     grant_id uuid,
     hold_id uuid,
@@ -102,6 +103,7 @@ CREATE TABLE tenancy.credit_grants (
         num_nulls(rollover_max, rollover_until) IN (0, 2) AND rollover_max > 0 AND rollover_until > expires_at)
 );
 CREATE INDEX credit_grants_open_idx ON tenancy.credit_grants (pool_id) WHERE is_open;
+CREATE INDEX credit_grants_waiting_idx ON tenancy.credit_grants (effective_at) WHERE NOT is_posted;
 CREATE INDEX credit_grants_expiry_idx ON tenancy.credit_grants (expires_at) WHERE is_open;
 
 ALTER TABLE tenancy.credit_pools ENABLE ROW LEVEL SECURITY;
@@ -158,6 +160,7 @@ COMMENT ON COLUMN tenancy.credit_transactions.reference_id IS 'The caller''s lab
 COMMENT ON COLUMN tenancy.credit_transactions.metadata IS
 'The caller''s, under the server''s own keys: pool, and for an organization clerk_org_id, organization_id, organization_name, stripe_customer_id, organization_subscription_id, seat_id, seat_role, all as of the entry.';
 COMMENT ON COLUMN tenancy.credit_transactions.balance_after IS 'The pool''s balance after this entry.';
+COMMENT ON COLUMN tenancy.credit_transactions.granted_after IS 'credit_pools.granted_total after this entry; less balance_after it is what has been used.';
 COMMENT ON COLUMN tenancy.credit_transactions.drawn_after IS 'Where the credits taken end on the pool''s line (credit_pools.drawn_total); they begin credits_amount before it.';
 COMMENT ON COLUMN tenancy.credit_transactions.grant_id IS 'The grant made, rolled over or expired.';
 COMMENT ON COLUMN tenancy.credit_transactions.hold_id IS 'The hold captured.';

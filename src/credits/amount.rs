@@ -28,6 +28,14 @@ impl Credits {
         }
     }
 
+    /// The same with a sign, for adjustments: the amount and whether it is taken away.
+    pub fn parse_signed(value: Option<Decimal>) -> Result<(Self, bool)> {
+        match value {
+            Some(Decimal::Micros(micros)) if micros < 0 => Ok((Self::parse(Some(Decimal::Micros(-micros)))?, true)),
+            other => Ok((Self::parse(other)?, false)),
+        }
+    }
+
     /// In millionths.
     pub fn micros(self) -> i64 {
         self.0

@@ -1,12 +1,16 @@
-//! What a pool holds.
+//! What a pool holds, now or at another time. Reads only: what is due is worked out and not written.
 
-use super::grant::Owner;
+use super::entry_id::last_id_at;
+use super::owner::Owner;
+use super::pool::Pool;
+use super::settle;
 use crate::pg::sql::{self, Arg, Mode};
 use crate::pg::{self, Error, Micros, Result, State};
 use crate::schema::require_installed;
 use pgrx::datum::TimestampWithTimeZone;
 use pgrx::iter::TableIterator;
 use pgrx::{default, name, pg_extern, search_path};
+use uuid::Uuid;
 
 /// The figures of a pool: the one named, else that of whoever is authenticated.
 #[pg_extern(stable, parallel_restricted, security_definer)]
@@ -20,24 +24,62 @@ fn credit_balance(
 {
     pg::entry(|| {
         require_installed()?;
-        if at.is_some() {
-            return Err(Error::new(State::NOT_SUPPORTED, "not_supported", "Past balances are not supported yet"));
-        }
         let owner = readable(org_id, user_id)?;
-        let row = sql::query_opt(
-            "SELECT p.granted_total, p.balance, p.held FROM tenancy.credit_pools AS p WHERE p.pool_id = $1",
-            &[owner.pool().into()],
-            Mode::Read,
-            |row| Ok((row.micros(1).unwrap_or_default(), row.credits(2), row.credits(3))),
-        )?;
-        let (total, balance, held) = row.unwrap_or_default();
+        let figures = figures(owner.pool(), at.map(i64::from))?;
+        let balance = i128::from(figures.balance);
+        let held = i128::from(figures.held);
         Ok(TableIterator::once((
-            Micros(total),
-            Micros(total - i128::from(balance)),
-            Micros(held.into()),
-            Micros((balance - held).into()),
+            Micros(figures.granted),
+            Micros(figures.granted - balance),
+            Micros(held),
+            Micros(balance - held),
         )))
     })
+}
+
+#[derive(Default)]
+struct Figures {
+    granted: i128,
+    balance: i64,
+    held: i64,
+}
+
+fn figures(pool: Uuid, at: Option<i64>) -> Result<Figures> {
+    let Some(mut pool) = Pool::read(pool)? else { return Ok(Figures::default()) };
+    let at = at.unwrap_or(pool.now);
+    if at >= pool.next_expiry_at {
+        // Nothing was entered since the first boundary that is due: the book as it would be settled then.
+        pool.now = at;
+        pool = settle::preview(&pool)?;
+    } else if at < pool.last_entry_at {
+        return past(pool.id, at);
+    }
+    Ok(Figures { granted: pool.granted, balance: pool.balance, held: pool.held })
+}
+
+/// The newest entry not after `at` has the figures; holds have their times.
+fn past(pool: Uuid, at: i64) -> Result<Figures> {
+    let entry = sql::query_opt(
+        "SELECT t.granted_after, t.balance_after
+           FROM tenancy.credit_transactions AS t
+          WHERE t.pool_id = $1 AND t.id <= $2
+          ORDER BY t.id DESC
+          LIMIT 1",
+        &[pool.into(), last_id_at(at).into()],
+        Mode::Read,
+        |row| Ok((row.micros(1).unwrap_or_default(), row.credits(2))),
+    )?;
+    let held = sql::query_opt(
+        "SELECT coalesce(sum(h.amount), 0)
+           FROM tenancy.credit_holds AS h
+          WHERE h.pool_id = $1 AND h.expires_at > $2 AND h.created_at <= $2
+            AND (h.closed_at IS NULL OR h.closed_at > $2)",
+        &[pool.into(), Arg::Time(Some(at))],
+        Mode::Read,
+        |row| Ok(row.credits(1)),
+    )?;
+    let (granted, balance) = entry.unwrap_or_default();
+    Ok(Figures { granted, balance, held: held.unwrap_or_default() })
 }
 
 /// The pool the caller may look at: with an identity, its own organization's or user's; any, for a role that acts for
@@ -74,7 +116,7 @@ fn administers() -> Result<bool> {
 
 /// Whether the calling role has service or operator access.
 fn acts_for_others() -> Result<bool> {
-    Ok(may_execute("tenancy.deduct_credits_pooled")? || may_execute("tenancy.grant_credits")?)
+    Ok(may_execute("tenancy.deduct_credits_pooled")? || administers()?)
 }
 
 /// Whether the calling role may execute a function of ours that has one signature.

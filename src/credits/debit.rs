@@ -5,10 +5,12 @@
 //! seen. In REPEATABLE READ and above the snapshot is older: there seat and subscription are read FOR SHARE, and a
 //! change since then fails with 40001.
 
-use super::amount::{self, Credits};
+use super::amount::{Credits, json};
 use super::entry_id::entry_id;
+use super::idempotency::{Answer, Key};
 use super::payer::{Payer, no_active_seat, user_not_found};
-use super::{clock, pool};
+use super::pool::{self, Pool};
+use super::{alerts, caps, clock};
 use crate::pg::metrics::{self, Series};
 use crate::pg::sql::{self, Arg, Mode};
 use crate::pg::{self, Error, Jsonb, Result, State};
@@ -22,11 +24,26 @@ pub struct Charge<'a> {
     pub reference_id: Option<&'a str>,
     /// The caller's metadata; the server's keys go over it.
     pub metadata: Option<&'a Jsonb>,
+    pub key: Option<Key<'a>>,
+    /// The caller's correlation id, in place of the identity's.
+    pub correlation_id: Option<&'a str>,
+    /// Whether an organization's pool asks for a seat and an active subscription.
+    pub seat: Seat,
+}
+
+/// What an organization's pool asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Seat {
+    Required,
+    /// Contract H: membership of the tenant suffices.
+    Optional,
 }
 
 /// What came of it.
 pub enum Outcome {
     Charged(Charged),
+    /// The key was answered before.
+    Replayed(Answer),
     /// Seat and subscription are in order, the credits do not suffice.
     Insufficient(Shortage),
 }
@@ -47,12 +64,12 @@ pub struct Shortage {
 
 impl Shortage {
     /// PT402 with what a client needs to offer a top-up.
-    pub fn error(self, charge: &Charge) -> Error {
+    pub fn error(self, payer: &Payer, amount: Credits) -> Error {
         let mut error = Error::new(State::PAYMENT_REQUIRED, "insufficient_credits", "Insufficient credits")
             .hint("Grant credits to the pool, or charge less; nothing was charged.")
-            .detail("pool", charge.payer.pool_word())
-            .detail("required", amount::json(charge.amount.micros()))
-            .detail("available", amount::json(self.available));
+            .detail("pool", payer.pool_word())
+            .detail("required", json(amount.micros()))
+            .detail("available", json(self.available));
         if let Some(name) = self.organization_name {
             error = error.detail("organization_name", name);
         }
@@ -64,25 +81,33 @@ impl Shortage {
 struct Taken {
     balance: i64,
     held: i64,
+    granted: i128,
     drawn: i128,
     seq: i64,
     at: i64,
     next_expiry_at: i64,
+    alert_below: i64,
+    has_caps: bool,
     tenant: String,
 }
 
 /// Charges. `returning` says whether the metadata written is wanted back.
 ///
-/// Errors: PT403 `no_active_seat`, PT402 `no_active_subscription`.
+/// Errors: PT403 `no_active_seat`, PT402 `no_active_subscription`, PT409 `idempotency_conflict`, PT429 `cap_reached`.
 pub fn charge(charge: &Charge, returning: bool) -> Result<Outcome> {
     let pool = charge.payer.pool();
     loop {
+        if let Some(answer) = charge.key.as_ref().map(|key| key.answer(pool)).transpose()?.flatten() {
+            return Ok(Outcome::Replayed(answer));
+        }
         let Some(taken) = take(pool, charge.amount)? else {
-            match pool::available(pool, clock::now())? {
-                // Somebody granted credits, or credits came free, since the UPDATE looked.
-                Some(available) if available >= charge.amount.micros() => continue,
-                available => return short(charge, available.unwrap_or(0)),
+            match pool::peek(pool)? {
+                Some((_, boundary)) if clock::now() >= boundary => drop(Pool::lock(pool)?),
+                // Somebody granted credits since the UPDATE looked.
+                Some((available, _)) if available >= charge.amount.micros() => {}
+                found => return short(charge, found.map_or(0, |(available, _)| available)),
             }
+            continue;
         };
         // The pool's row is locked from here on; whoever waits for it waits for this transaction.
         pg::offer_early_lock_release();
@@ -90,18 +115,29 @@ pub fn charge(charge: &Charge, returning: bool) -> Result<Outcome> {
         if now >= taken.next_expiry_at {
             // The time after the lock decides: what has expired must not be spent.
             give_back(pool, charge.amount)?;
-            pool::settle(pool)?;
+            drop(Pool::lock(pool)?);
             continue;
         }
-        let (transaction_id, metadata) = write(charge, &taken, now, returning)?;
+        let transaction_id = entry_id(pool, taken.at, taken.seq);
+        if let Some(key) = &charge.key {
+            let answer = Answer { result: transaction_id, held_after: taken.held };
+            if !key.claim(pool, &answer, taken.at)? {
+                // Somebody with the same key was first; the answer is there now that we have the lock.
+                give_back(pool, charge.amount)?;
+                continue;
+            }
+        }
+        let metadata = write(charge, &taken, transaction_id, now, returning)?;
         metrics::count_for(&taken.tenant, Series::Debit, 1);
         metrics::count_for(&taken.tenant, Series::DebitedMicros, charge.amount.micros().unsigned_abs());
-        return Ok(Outcome::Charged(Charged {
-            transaction_id,
-            balance_after: taken.balance,
-            held_after: taken.held,
-            metadata,
-        }));
+        let (balance_after, held_after) = (taken.balance, taken.held);
+        if taken.has_caps && charge.payer.organization.is_some() {
+            count(charge, taken.at)?;
+        }
+        if balance_after - held_after < taken.alert_below {
+            alerts::after_charge(pool)?;
+        }
+        return Ok(Outcome::Charged(Charged { transaction_id, balance_after, held_after, metadata }));
     }
 }
 
@@ -111,19 +147,23 @@ fn take(pool: Uuid, amount: Credits) -> Result<Option<Taken>> {
         "UPDATE tenancy.credit_pools AS p
             SET balance = p.balance - $2, drawn_total = p.drawn_total + $2, seq = p.seq + 1,
                 last_entry_at = greatest(p.last_entry_at, $3)
-          WHERE p.pool_id = $1 AND p.balance - p.held >= $2
-         RETURNING p.balance, p.held, p.drawn_total, p.seq, p.last_entry_at, p.next_expiry_at, p.tenant_id",
+          WHERE p.pool_id = $1 AND p.balance - p.held >= $2 AND p.next_expiry_at > $3
+         RETURNING p.balance, p.held, p.granted_total, p.drawn_total, p.seq, p.last_entry_at, p.next_expiry_at,
+                   p.alert_below, p.has_caps, p.tenant_id",
         &[pool.into(), amount, Arg::Time(Some(clock::now()))],
         Mode::Write,
         |row| {
             Ok(Taken {
                 balance: row.credits(1),
                 held: row.credits(2),
-                drawn: row.micros(3).unwrap_or_default(),
-                seq: row.get(4).unwrap_or_default(),
-                at: row.time(5).unwrap_or_default(),
-                next_expiry_at: row.time(6).unwrap_or_default(),
-                tenant: row.text(7).unwrap_or_default(),
+                granted: row.micros(3).unwrap_or_default(),
+                drawn: row.micros(4).unwrap_or_default(),
+                seq: row.get(5).unwrap_or_default(),
+                at: row.time(6).unwrap_or_default(),
+                next_expiry_at: row.time(7).unwrap_or_default(),
+                alert_below: row.credits(8),
+                has_caps: row.get(9) == Some(true),
+                tenant: row.text(10).unwrap_or_default(),
             })
         },
     )
@@ -140,11 +180,19 @@ fn give_back(pool: Uuid, amount: Credits) -> Result<()> {
     .map(drop)
 }
 
+fn count(charge: &Charge, at: i64) -> Result<()> {
+    let (pool, user, amount) = (charge.payer.pool(), charge.payer.user, charge.amount.micros());
+    match caps::judge(pool, user, amount, at)? {
+        Some(reached) => Err(reached.error(amount)),
+        None => caps::count(pool, user, amount, at),
+    }
+}
+
 macro_rules! insert_columns {
     () => {
         "INSERT INTO tenancy.credit_transactions
-             (pool_id, id, seq, credits_amount, operation_type, description, reference_id, balance_after, drawn_after,
-              created_at, correlation_id, user_id, tenant_id, organization_id, seat_id, subscription_id, metadata) "
+             (pool_id, id, seq, credits_amount, operation_type, description, reference_id, balance_after, granted_after,
+              drawn_after, created_at, correlation_id, user_id, tenant_id, organization_id, seat_id, subscription_id, metadata) "
     };
 }
 
@@ -152,7 +200,7 @@ macro_rules! organization_insert {
     ($lock:literal, $returning:literal) => {
         concat!(
             insert_columns!(),
-            "SELECT $1, $2, $3, $4, 'deduction', $5, $6, $7, $8, $9, tenancy.correlation_id(), $10,
+            "SELECT $1, $2, $3, $4, 'deduction', $5, $6, $7, $13, $8, $9, coalesce($14, tenancy.correlation_id()), $10,
                     o.tenant_id, o.id, s.id, sub.id,
                     CASE WHEN $11 IS NULL THEN own.metadata ELSE $11 || own.metadata END
                FROM tenancy.organizations AS o
@@ -172,11 +220,28 @@ macro_rules! organization_insert {
     };
 }
 
+const CONSUMPTION: &str = concat!(
+    insert_columns!(),
+    "SELECT $1, $2, $3, $4, 'deduction', $5, $6, $7, $13, $8, $9, coalesce($14, tenancy.correlation_id()), $10,
+            o.tenant_id, o.id, s.id, sub.id,
+            coalesce($11, '{}') || jsonb_build_object(
+                'pool', 'organization', 'clerk_org_id', o.external_id, 'organization_id', o.id,
+                'organization_name', o.name, 'stripe_customer_id', o.stripe_customer_id,
+                'organization_subscription_id', sub.id, 'seat_id', s.id, 'seat_role', s.role)
+       FROM tenancy.organizations AS o
+       LEFT JOIN tenancy.organization_subscriptions AS sub ON sub.organization_id = o.id
+       LEFT JOIN tenancy.organization_seats AS s
+         ON s.organization_id = o.id AND s.user_id = $10 AND s.status = 'active'
+        AND (s.expires_at IS NULL OR s.expires_at > $12)
+      WHERE o.id = $1
+     RETURNING metadata"
+);
+
 macro_rules! personal_insert {
     ($returning:literal) => {
         concat!(
             insert_columns!(),
-            "SELECT $1, $2, $3, $4, 'deduction', $5, $6, $7, $8, $9, tenancy.correlation_id(), $10,
+            "SELECT $1, $2, $3, $4, 'deduction', $5, $6, $7, $13, $8, $9, coalesce($14, tenancy.correlation_id()), $10,
                     p.tenant_id, NULL, NULL, NULL,
                     CASE WHEN $11 IS NULL THEN '{\"pool\": \"personal\"}' ELSE $11 || '{\"pool\": \"personal\"}' END
                FROM tenancy.credit_pools AS p
@@ -186,11 +251,9 @@ macro_rules! personal_insert {
     };
 }
 
-fn write(charge: &Charge, taken: &Taken, now: i64, returning: bool) -> Result<(Uuid, Option<Jsonb>)> {
-    let pool = charge.payer.pool();
-    let id = entry_id(pool, taken.at, taken.seq);
+fn write(charge: &Charge, taken: &Taken, id: Uuid, now: i64, returning: bool) -> Result<Option<Jsonb>> {
     let args = [
-        pool.into(),
+        charge.payer.pool().into(),
         id.into(),
         Arg::Long(Some(taken.seq)),
         Arg::Micros(Some(-i128::from(charge.amount.micros()))),
@@ -202,8 +265,11 @@ fn write(charge: &Charge, taken: &Taken, now: i64, returning: bool) -> Result<(U
         charge.payer.user.into(),
         Arg::Jsonb(charge.metadata),
         Arg::Time(Some(now)),
+        Arg::Micros(Some(taken.granted)),
+        Arg::Text(charge.correlation_id),
     ];
     let statement = match (charge.payer.organization.is_some(), pg::snapshot_is_kept(), returning) {
+        (true, _, _) if charge.seat == Seat::Optional => CONSUMPTION,
         (true, false, false) => organization_insert!("", ""),
         (true, false, true) => organization_insert!("", "RETURNING metadata"),
         (true, true, false) => organization_insert!("FOR SHARE OF s, sub ", ""),
@@ -211,7 +277,7 @@ fn write(charge: &Charge, taken: &Taken, now: i64, returning: bool) -> Result<(U
         (false, _, false) => personal_insert!(""),
         (false, _, true) => personal_insert!("RETURNING metadata"),
     };
-    let (written, metadata) = if returning {
+    let (written, metadata) = if returning || charge.seat == Seat::Optional {
         let row = sql::query_opt(statement, &args, Mode::Write, |row| Ok(row.get::<Jsonb>(1)))?;
         (row.is_some(), row.flatten())
     } else {
@@ -222,11 +288,14 @@ fn write(charge: &Charge, taken: &Taken, now: i64, returning: bool) -> Result<(U
         return Err(Error::new(State::INTERNAL, "seat_unstable", "The seat changed while it was read")
             .hint("Run the transaction again."));
     }
-    Ok((id, metadata))
+    Ok(metadata)
 }
 
 fn short(charge: &Charge, available: i64) -> Result<Outcome> {
-    let organization_name = judge(&charge.payer, clock::now())?;
+    let organization_name = match charge.seat {
+        Seat::Required => judge(&charge.payer, clock::now())?,
+        Seat::Optional => None,
+    };
     Ok(Outcome::Insufficient(Shortage { available, organization_name }))
 }
 
@@ -235,6 +304,9 @@ fn short(charge: &Charge, available: i64) -> Result<Outcome> {
 /// Errors: PT403 `no_active_seat`, PT402 `no_active_subscription`, and PT404 for a user that is gone.
 pub fn judge(payer: &Payer, now: i64) -> Result<Option<String>> {
     let Some(organization) = payer.organization else { return Ok(None) };
+    if pg::snapshot_is_kept() {
+        pin(organization, payer.user)?;
+    }
     let facts = sql::query_opt(
         "SELECT o.name, s.id IS NOT NULL, coalesce(sub.status IN ('active', 'trialing'), false), u.id IS NOT NULL
            FROM tenancy.organizations AS o
@@ -257,6 +329,20 @@ pub fn judge(payer: &Payer, now: i64) -> Result<Option<String>> {
         Some((_, _, false, _)) => Err(no_active_subscription()),
         Some((name, true, true, true)) => Ok(name),
     }
+}
+
+/// In a transaction that keeps its snapshot: 40001 if seat or subscription have changed since it was taken.
+fn pin(organization: Uuid, user: Uuid) -> Result<()> {
+    let args = [organization.into(), user.into()];
+    sql::execute(
+        "SELECT FROM tenancy.organization_subscriptions AS sub WHERE sub.organization_id = $1 FOR SHARE",
+        &args[..1],
+    )?;
+    sql::execute(
+        "SELECT FROM tenancy.organization_seats AS s WHERE s.organization_id = $1 AND s.user_id = $2 FOR SHARE",
+        &args,
+    )
+    .map(drop)
 }
 
 /// Contract S's text.

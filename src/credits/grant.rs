@@ -1,60 +1,21 @@
-//! Credits into a pool.
+//! Credits into a pool, and adjustments by hand.
 
-use super::amount::Credits;
-use super::entry_id::entry_id;
-use super::payer::{self, present, user_not_found};
-use super::{clock, pool};
+use super::amount::{Credits, LARGEST};
+use super::book::{NEVER, Rollover};
+use super::debit::Shortage;
+use super::idempotency::{Answer, Body, Key};
+use super::ledger::Entry;
+use super::owner::{Owner, namespace};
+use super::payer::Payer;
+use super::pool::Pool;
+use super::settle;
 use crate::ids::tagged;
-use crate::pg::sql::{self, Arg, Mode};
-use crate::pg::{self, Decimal, Error, Result, State};
+use crate::pg::sql::{self, Arg};
+use crate::pg::{self, Decimal, Error, Micros, Result, State};
 use crate::schema::require_installed;
 use pgrx::datum::TimestampWithTimeZone;
 use pgrx::{default, pg_extern, search_path};
 use uuid::Uuid;
-
-/// Whose pool is meant.
-pub enum Owner {
-    Organization(Uuid),
-    User(Uuid),
-}
-
-impl Owner {
-    /// The owner of the pool an operator names: an organization or a user, not both.
-    ///
-    /// Errors: 22023 `invalid_argument`; PT404 `organization_not_found`, `user_not_found`.
-    pub fn named(org_id: Option<&str>, user_id: Option<&str>, namespace: &str) -> Result<Self> {
-        match (org_id, user_id) {
-            (Some(org_id), None) => payer::organization(namespace, present(Some(org_id), "org_id")?)?
-                .map(Owner::Organization)
-                .ok_or_else(organization_not_found),
-            (None, Some(user_id)) => {
-                payer::user(namespace, present(Some(user_id), "user_id")?)?.map(Owner::User).ok_or_else(user_not_found)
-            }
-            _ => Err(Error::new(State::INVALID_PARAMETER, "invalid_argument", "Name either org_id or user_id")
-                .hint("A pool belongs to an organization or to a user.")
-                .detail("parameter", "org_id")),
-        }
-    }
-
-    pub fn pool(&self) -> Uuid {
-        match *self {
-            Owner::Organization(id) | Owner::User(id) => id,
-        }
-    }
-
-    fn ensure_pool(&self, now: i64) -> Result<()> {
-        match *self {
-            Owner::Organization(id) => pool::ensure_organization(id, now),
-            Owner::User(id) => pool::ensure_personal(id, now),
-        }
-    }
-}
-
-/// An organization nobody registered.
-pub fn organization_not_found() -> Error {
-    Error::new(State::NOT_FOUND, "organization_not_found", "Organization not found")
-        .hint("Register it: SELECT tenancy.register_organization(org_id => …, name => …);")
-}
 
 /// Gives credits to a pool.
 #[pg_extern(volatile, parallel_unsafe, security_definer)]
@@ -66,69 +27,208 @@ fn grant_credits(
     user_id: default!(Option<&str>, "NULL"),
     reason: default!(Option<&str>, "NULL"),
     expires_at: default!(Option<TimestampWithTimeZone>, "NULL"),
-    priority: default!(i32, "0"),
+    priority: default!(Option<i32>, "0"),
     idempotency_key: default!(Option<&str>, "NULL"),
+    effective_at: default!(Option<TimestampWithTimeZone>, "NULL"),
+    cost_basis: default!(Option<Decimal>, "NULL"),
+    rollover_max: default!(Option<Decimal>, "NULL"),
+    rollover_until: default!(Option<TimestampWithTimeZone>, "NULL"),
     namespace: default!(Option<&str>, "NULL"),
 ) -> pgrx::Uuid {
     pg::entry(|| {
         require_installed()?;
-        let amount = Credits::parse(amount)?;
-        if expires_at.is_some() || idempotency_key.is_some() {
-            return Err(Error::new(
-                State::NOT_SUPPORTED,
-                "not_supported",
-                "Expiry and idempotency keys are not supported yet",
-            ));
-        }
-        let bearer = pg::bearer();
-        let namespace = namespace.or(bearer.as_ref().map(|bearer| bearer.namespace.as_str())).unwrap_or("");
-        let owner = Owner::named(org_id, user_id, namespace)?;
-        let now = clock::now();
-        owner.ensure_pool(now)?;
-        let pool = owner.pool();
-        let row = sql::query_opt(
-            "UPDATE tenancy.credit_pools AS p
-                SET balance = p.balance + $2, granted_total = p.granted_total + $2, seq = p.seq + 1,
-                    last_entry_at = greatest(p.last_entry_at, $3)
-              WHERE p.pool_id = $1
-             RETURNING p.seq, p.last_entry_at, p.balance",
-            &[pool.into(), Arg::Micros(Some(amount.micros().into())), Arg::Time(Some(now))],
-            Mode::Write,
-            |row| Ok((row.get::<i64>(1).unwrap_or_default(), row.time(2).unwrap_or_default(), row.credits(3))),
-        )?;
-        let (seq, at, balance) = row.ok_or_else(organization_not_found)?;
-        let grant = tagged(pool);
-        sql::execute(
-            "INSERT INTO tenancy.credit_grants
-                 (pool_id, id, tenant_id, source, amount, remaining, priority, effective_at, is_posted, is_open, reason, created_at)
-             SELECT p.pool_id, $2, p.tenant_id, 'grant', $3, $3, $4, $5, true, true, $6, $5
-               FROM tenancy.credit_pools AS p WHERE p.pool_id = $1",
-            &[
-                pool.into(),
-                grant.into(),
-                Arg::Micros(Some(amount.micros().into())),
-                Arg::Int(Some(priority)),
-                Arg::Time(Some(at)),
-                Arg::Text(reason),
-            ],
-        )?;
-        sql::execute(
-            "INSERT INTO tenancy.credit_transactions
-                 (pool_id, id, seq, tenant_id, organization_id, credits_amount, operation_type, description, balance_after,
-                  grant_id, correlation_id, created_at)
-             SELECT p.pool_id, $2, $3, p.tenant_id, p.organization_id, $4, 'grant', $5, $6, $7, tenancy.correlation_id(), $8
-               FROM tenancy.credit_pools AS p WHERE p.pool_id = $1",
-            &[
-                pool.into(),
-                entry_id(pool, at, seq).into(),
-                Arg::Long(Some(seq)),
-                Arg::Micros(Some(amount.micros().into())),
-                Arg::Text(reason),
-                Arg::Micros(Some(balance.into())),
-                grant.into(),
-                Arg::Time(Some(at)),
-            ],
-        )?;
+        let gift = Gift {
+            amount: Credits::parse(amount)?,
+            source: "grant",
+            reason,
+            priority: priority.unwrap_or(0),
+            effective_at: effective_at.map(i64::from),
+            expires_at: expires_at.map_or(NEVER, i64::from),
+            cost_basis: cost_basis.map(cost).transpose()?,
+            rollover: rollover(rollover_max, rollover_until)?,
+        };
+        let owner = Owner::named(org_id, user_id, &self::namespace(namespace))?;
+        let grant = give(&owner, &gift, idempotency_key)?;
         Ok(pgrx::Uuid::from_bytes(*grant.as_bytes()))
+    })
+}
+
+/// What is given.
+pub struct Gift<'a> {
+    pub amount: Credits,
+    /// `grant` or `adjustment`.
+    pub source: &'static str,
+    pub reason: Option<&'a str>,
+    pub priority: i32,
+    pub effective_at: Option<i64>,
+    pub expires_at: i64,
+    pub cost_basis: Option<i128>,
+    pub rollover: Option<Rollover>,
+}
+
+impl<'a> Gift<'a> {
+    /// Credits that never expire.
+    pub fn plain(amount: Credits, reason: Option<&'a str>) -> Self {
+        Self {
+            amount,
+            source: "grant",
+            reason,
+            priority: 0,
+            effective_at: None,
+            expires_at: NEVER,
+            cost_basis: None,
+            rollover: None,
+        }
+    }
+
+    fn body(&self) -> Body {
+        Body::new(self.source)
+            .number(Some(self.amount.micros()))
+            .text(self.reason)
+            .number(Some(self.priority.into()))
+            .number(self.effective_at)
+            .number(Some(self.expires_at))
+            .number(self.cost_basis.map(|cost| cost as i64))
+            .number(self.rollover.map(|rollover| rollover.max))
+            .number(self.rollover.map(|rollover| rollover.until))
+    }
+}
+
+/// Grants, or gives the id of the grant that the same key made before.
+///
+/// Errors: 22023 for times that contradict each other, 22003 `balance_out_of_range`, PT409 `idempotency_conflict`.
+pub fn give(owner: &Owner, gift: &Gift, idempotency_key: Option<&str>) -> Result<Uuid> {
+    let key = Key::new(idempotency_key, "grant", gift.body())?;
+    let mut pool = owner.locked_pool()?;
+    if let Some(answer) = key.as_ref().map(|key| key.answer(pool.id)).transpose()?.flatten() {
+        return Ok(answer.result);
+    }
+    let effective_at = gift.effective_at.unwrap_or(pool.now).max(pool.now);
+    if gift.expires_at <= effective_at {
+        return Err(misordered("expires_at", "expires_at must be later than the time the grant becomes effective"));
+    }
+    if gift.rollover.is_some_and(|rollover| gift.expires_at == NEVER || rollover.until <= gift.expires_at) {
+        return Err(misordered("rollover_until", "rollover_until must be later than expires_at"));
+    }
+    // The new grant joins the burn order from here on; what was charged before burned without it.
+    settle::close(&mut pool)?;
+    let grant = tagged(pool.id);
+    let posted = effective_at <= pool.now;
+    insert(&pool, grant, gift, effective_at, posted)?;
+    if posted {
+        pool.enter(&Entry {
+            operation: gift.source,
+            amount: gift.amount.micros(),
+            at: pool.now,
+            description: gift.reason,
+            grant: Some(grant),
+            correlation_id: super::correlation_id().as_deref(),
+            ..Entry::default()
+        })?;
+    }
+    let boundary = if posted { gift.expires_at } else { effective_at };
+    pool.next_expiry_at = pool.next_expiry_at.min(boundary);
+    if let Some(key) = key {
+        key.claim(pool.id, &Answer { result: grant, held_after: pool.held }, pool.now)?;
+    }
+    pool.save()?;
+    Ok(grant)
+}
+
+fn insert(pool: &Pool, grant: Uuid, gift: &Gift, effective_at: i64, posted: bool) -> Result<()> {
+    let amount = i128::from(gift.amount.micros());
+    sql::execute(
+        "INSERT INTO tenancy.credit_grants
+             (pool_id, id, tenant_id, source, amount, remaining, priority, effective_at, expires_at, is_posted, is_open,
+              cost_basis, rollover_max, rollover_until, reason, created_at)
+         SELECT p.pool_id, $2, p.tenant_id, $3, $4, $5, $6, $7, $8, $9, true, $10, $11, $12, $13, $14
+           FROM tenancy.credit_pools AS p
+          WHERE p.pool_id = $1",
+        &[
+            pool.id.into(),
+            grant.into(),
+            gift.source.into(),
+            Arg::Micros(Some(amount)),
+            Arg::Micros(Some(if posted { amount } else { 0 })),
+            Arg::Int(Some(gift.priority)),
+            Arg::Time(Some(effective_at)),
+            Arg::Time(Some(gift.expires_at)),
+            Arg::Bool(Some(posted)),
+            Arg::Micros(gift.cost_basis),
+            Arg::Micros(gift.rollover.map(|rollover| rollover.max.into())),
+            Arg::Time(gift.rollover.map(|rollover| rollover.until)),
+            Arg::Text(gift.reason),
+            Arg::Time(Some(pool.now)),
+        ],
+    )
+    .map(drop)
+}
+
+fn cost(value: Decimal) -> Result<i128> {
+    match value {
+        Decimal::Micros(micros) if (0..=i128::from(LARGEST)).contains(&micros) => Ok(micros),
+        _ => Err(Error::new(
+            State::INVALID_PARAMETER,
+            "invalid_argument",
+            "cost_basis must be a number from zero on with at most six decimals",
+        )
+        .hint("Pass what one credit cost, in the currency you count in.")
+        .detail("parameter", "cost_basis")),
+    }
+}
+
+fn rollover(max: Option<Decimal>, until: Option<TimestampWithTimeZone>) -> Result<Option<Rollover>> {
+    match (max, until) {
+        (None, None) => Ok(None),
+        (Some(max), Some(until)) => {
+            Ok(Some(Rollover { max: Credits::parse(Some(max))?.micros(), until: i64::from(until) }))
+        }
+        _ => Err(misordered("rollover_until", "rollover_max and rollover_until go together")),
+    }
+}
+
+fn misordered(parameter: &str, message: &str) -> Error {
+    Error::new(State::INVALID_PARAMETER, "invalid_argument", message)
+        .hint("A grant is effective, then expires; what rolls over expires later still.")
+        .detail("parameter", parameter)
+}
+
+/// Corrects a pool by hand: credits more, or fewer.
+#[pg_extern(volatile, parallel_unsafe, security_definer)]
+#[search_path(pg_catalog, pg_temp)]
+fn adjust_credits(
+    amount: Option<Decimal>,
+    reason: Option<&str>,
+    org_id: default!(Option<&str>, "NULL"),
+    user_id: default!(Option<&str>, "NULL"),
+    namespace: default!(Option<&str>, "NULL"),
+) -> Micros {
+    pg::entry(|| {
+        require_installed()?;
+        let (amount, takes) = Credits::parse_signed(amount)?;
+        let reason = super::payer::present(reason, "reason")?;
+        let owner = Owner::named(org_id, user_id, &self::namespace(namespace))?;
+        if !takes {
+            give(&owner, &Gift { source: "adjustment", ..Gift::plain(amount, Some(reason)) }, None)?;
+            return Ok(Micros(owner.locked_pool()?.balance.into()));
+        }
+        let mut pool = owner.locked_pool()?;
+        if pool.available() < amount.micros() {
+            let shortage = Shortage { available: pool.available(), organization_name: None };
+            let payer = Payer { user: pool.id, organization: pool.organization.then_some(pool.id) };
+            return Err(shortage.error(&payer, amount));
+        }
+        pool.drawn += i128::from(amount.micros());
+        pool.enter(&Entry {
+            operation: "adjustment",
+            amount: -amount.micros(),
+            at: pool.now,
+            description: Some(reason),
+            drawn_after: Some(pool.drawn),
+            correlation_id: super::correlation_id().as_deref(),
+            ..Entry::default()
+        })?;
+        pool.save()?;
+        Ok(Micros(pool.balance.into()))
     })
 }

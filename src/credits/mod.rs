@@ -4,20 +4,40 @@
 //! This file is the surface; the rules are in the files beside it. The inner debit
 //! ([`debit::charge`]) takes one pool and touches one pool (design §8).
 
+mod alerts;
 mod amount;
 mod balance;
+mod batch;
+mod batch_request;
+mod book;
+#[cfg(test)]
+mod book_tests;
+mod caps;
+mod chain;
 mod clock;
+mod consume;
 mod debit;
 mod entry_id;
 mod grant;
+mod hold;
+mod idempotency;
+mod ledger;
+mod owner;
 mod payer;
+mod period;
 mod pool;
+mod refund;
 mod result;
+mod seal;
+mod set_cap;
+mod settle;
+mod sweep;
 
 use crate::pg::{self, Composite, Decimal, Error, Jsonb, Result, State};
 use crate::schema::require_installed;
 use amount::Credits;
-use debit::{Charge, Outcome};
+use debit::{Charge, Outcome, Seat};
+use idempotency::{Body, Key};
 use payer::Payer;
 use pgrx::{default, pg_extern, search_path};
 use result::Deduction;
@@ -39,7 +59,16 @@ fn deduct_credits_pooled(
         require_installed()?;
         let amount = Credits::parse(p_amount)?;
         let payer = payer::named(p_clerk_user_id, p_clerk_org_id)?;
-        let charge = Charge { payer, amount, description: p_description, reference_id: p_reference_id, metadata: None };
+        let charge = Charge {
+            payer,
+            amount,
+            description: p_description,
+            reference_id: p_reference_id,
+            metadata: None,
+            key: None,
+            correlation_id: None,
+            seat: Seat::Required,
+        };
         let charged = matches!(debit::charge(&charge, false)?, Outcome::Charged(_));
         if !charged {
             // The contract answers false where the others raise, and so count.
@@ -96,14 +125,26 @@ fn deduct(
     idempotency_key: Option<&str>,
     metadata: Option<&Jsonb>,
 ) -> Result<Composite<Deduction>> {
-    if idempotency_key.is_some() {
-        return Err(Error::new(State::NOT_SUPPORTED, "not_supported", "Idempotency keys are not supported yet"));
-    }
-    let charge = Charge { payer, amount, description, reference_id, metadata: own_metadata(metadata)? };
+    let metadata = own_metadata(metadata)?;
+    let body = Body::new("charge")
+        .bytes(Some(payer.user.as_bytes()))
+        .number(Some(amount.micros()))
+        .text(description)
+        .text(reference_id)
+        .json(metadata);
+    let key = Key::new(idempotency_key, "charge", body)?;
+    let charge =
+        Charge { payer, amount, description, reference_id, metadata, key, correlation_id: None, seat: Seat::Required };
     match debit::charge(&charge, true)? {
         Outcome::Charged(charged) => Ok(Composite(Deduction::new(&charge, charged))),
-        Outcome::Insufficient(shortage) => Err(shortage.error(&charge)),
+        Outcome::Replayed(answer) => Ok(Composite(idempotency::replay(payer.pool(), &answer)?)),
+        Outcome::Insufficient(shortage) => Err(shortage.error(&payer, amount)),
     }
+}
+
+/// The correlation id of the identity in force.
+fn correlation_id() -> Option<String> {
+    pg::bearer().filter(|bearer| bearer.live)?.correlation_id
 }
 
 /// The caller's metadata, none where it says nothing.

@@ -34,14 +34,19 @@ impl Payer {
 pub fn named(user_id: Option<&str>, org_id: Option<&str>) -> Result<Payer> {
     let user_id = present(user_id, "user_id")?;
     let org_id = org_id.map(|id| present(Some(id), "org_id")).transpose()?;
-    let bearer = pg::bearer();
-    if let Some(bearer) = &bearer {
-        require_same(bearer, user_id, org_id)?;
-    }
-    let namespace = bearer.as_ref().map_or("", |bearer| &bearer.namespace);
-    let user = user(namespace, user_id)?.ok_or_else(user_not_found)?;
-    let organization = org_id.map(|id| organization(namespace, id)?.ok_or_else(no_active_seat)).transpose()?;
+    let namespace = allow(user_id, org_id)?;
+    let user = user(&namespace, user_id)?.ok_or_else(user_not_found)?;
+    let organization = org_id.map(|id| organization(&namespace, id)?.ok_or_else(no_active_seat)).transpose()?;
     Ok(Payer { user, organization })
+}
+
+/// Whether the identity in force, if there is one, allows to act for these ids; the namespace they are in.
+///
+/// Error: PT403 `identity_mismatch`.
+pub fn allow(user_id: &str, org_id: Option<&str>) -> Result<String> {
+    let Some(bearer) = pg::bearer() else { return Ok(String::new()) };
+    require_same(&bearer, user_id, org_id)?;
+    Ok(bearer.namespace)
 }
 
 /// The payer that is authenticated: the organization acted for, else the user.
@@ -65,12 +70,37 @@ fn require_same(bearer: &Bearer, user_id: &str, org_id: Option<&str>) -> Result<
     if bearer.user_id == user_id && (org_id.is_none() || org_id == bearer.org_id.as_deref()) {
         return Ok(());
     }
-    Err(Error::new(
+    Err(identity_mismatch())
+}
+
+/// Whether the identity in force, if there is one, is the one that spent: for holds and refunds, which name no ids.
+pub fn require_own(spent: Payer) -> Result<()> {
+    let Some(bearer) = pg::bearer() else { return Ok(()) };
+    let own = user(&bearer.namespace, &bearer.user_id)? == Some(spent.user);
+    let organization = match &bearer.org_id {
+        Some(id) => organization(&bearer.namespace, id)?,
+        None => None,
+    };
+    if own && (spent.organization.is_none() || spent.organization == organization) {
+        return Ok(());
+    }
+    Err(identity_mismatch())
+}
+
+fn identity_mismatch() -> Error {
+    Error::new(
         State::FORBIDDEN,
         "identity_mismatch",
         "This transaction acts for another user or organization than the one to be charged",
     )
-    .hint("Charge the authenticated user, or do this in a transaction without an identity."))
+    .hint("Charge the authenticated user, or do this in a transaction without an identity.")
+}
+
+/// A NULL where something must be named.
+pub fn null(parameter: &str) -> Error {
+    Error::new(State::INVALID_PARAMETER, "invalid_argument", format!("{parameter} must not be NULL"))
+        .hint(format!("Pass a value for {parameter}."))
+        .detail("parameter", parameter)
 }
 
 /// An id that says something.

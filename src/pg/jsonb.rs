@@ -36,9 +36,19 @@ impl Jsonb {
         self.header() & pg_sys::JB_FOBJECT != 0
     }
 
+    /// Whether it is an array; a scalar is none, though it is stored as one.
+    pub fn is_array(&self) -> bool {
+        self.header() & pg_sys::JB_FARRAY != 0 && self.header() & pg_sys::JB_FSCALAR == 0
+    }
+
     /// Whether it is `{}`.
     pub fn is_empty_object(&self) -> bool {
         self.is_object() && self.header() & pg_sys::JB_CMASK == 0
+    }
+
+    /// As stored, without the varlena header: equal values have equal bytes.
+    pub fn bytes(&self) -> &[u8] {
+        &self.0[4..]
     }
 
     fn header(&self) -> u32 {

@@ -33,7 +33,7 @@ pub use invalidation::{announce_change, epoch, watch};
 pub use jsonb::Jsonb;
 pub use numeric::{Decimal, Micros};
 pub use sealed::{Bearer, bearer, current_tenant, current_value, has_ended, seal, unseal};
-pub use settings::{client_setting, master_key_file, request_token_header};
+pub use settings::{client_setting, clock_offset_micros, master_key_file, request_token_header};
 pub use transaction::{
     calling_role, database_oid, now_micros, snapshot_is_kept, statement_start_micros, warn_outside_transaction,
 };

@@ -40,6 +40,37 @@ pub enum Decimal {
 }
 
 impl Decimal {
+    /// Reads a number as JSON and `numeric` write it without an exponent; none where it is no number.
+    pub fn from_text(text: &str) -> Option<Self> {
+        let (negative, digits) = match text.as_bytes().first()? {
+            b'-' => (true, &text[1..]),
+            b'+' => (false, &text[1..]),
+            _ => (false, text),
+        };
+        if digits.eq_ignore_ascii_case("nan") {
+            return Some(Decimal::NotANumber);
+        }
+        if digits.eq_ignore_ascii_case("infinity") || digits.eq_ignore_ascii_case("inf") {
+            return Some(Decimal::Infinite);
+        }
+        let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
+        let numeric = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit());
+        if whole.is_empty() && fraction.is_empty() || !numeric(whole) || !numeric(fraction) {
+            return None;
+        }
+        let fraction = fraction.trim_end_matches('0');
+        let whole = whole.trim_start_matches('0');
+        if fraction.len() > 6 {
+            return Some(Decimal::TooFine);
+        }
+        if whole.len() > 30 {
+            return Some(Decimal::TooLarge);
+        }
+        let number = |text: &str| text.bytes().fold(0i128, |sum, byte| sum * 10 + i128::from(byte - b'0'));
+        let micros = number(whole) * 1_000_000 + number(fraction) * 10i128.pow(6 - fraction.len() as u32);
+        Some(Decimal::Micros(if negative { -micros } else { micros }))
+    }
+
     /// Reads what stands behind the varlena header.
     fn read(data: &[u8]) -> Self {
         let word = |at: usize| u16::from_ne_bytes([data[at], data[at + 1]]);
@@ -212,6 +243,28 @@ mod tests {
         let expected = [0xA301u16, 1, 0, 5000].map(u16::to_ne_bytes).concat();
         assert_eq!(written(-10_000_500_000), expected);
         assert_eq!(written(0), 0x8300u16.to_ne_bytes());
+    }
+
+    #[test]
+    fn text_is_read_exactly() {
+        for (text, micros) in [
+            ("25", 25_000_000),
+            ("0.000001", 1),
+            ("-0.5000000000", -500_000),
+            ("+12.25", 12_250_000),
+            (".5", 500_000),
+            ("7.", 7_000_000),
+            ("999999999999.999999", 999_999_999_999_999_999),
+        ] {
+            assert_eq!(Decimal::from_text(text), Some(Decimal::Micros(micros)), "{text}");
+        }
+        assert_eq!(Decimal::from_text("0.0000001"), Some(Decimal::TooFine));
+        assert_eq!(Decimal::from_text(&"9".repeat(31)), Some(Decimal::TooLarge));
+        assert_eq!(Decimal::from_text("NaN"), Some(Decimal::NotANumber));
+        assert_eq!(Decimal::from_text("-Infinity"), Some(Decimal::Infinite));
+        for text in ["", "-", ".", "1e3", "1 000", "0x10", "one", "1.2.3", "\u{661}"] {
+            assert_eq!(Decimal::from_text(text), None, "{text}");
+        }
     }
 
     #[test]

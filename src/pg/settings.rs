@@ -11,6 +11,10 @@ static PERSONAL_DEFAULT_ORG: GucSetting<bool> = GucSetting::<bool>::new(false);
 static EARLY_LOCK_RELEASE: GucSetting<bool> = GucSetting::<bool>::new(true);
 static MASTER_KEY_FILE: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
 
+/// Seconds that the clock of credits is moved, in builds for tests; a release has no such setting.
+#[cfg(debug_assertions)]
+static CLOCK_OFFSET: GucSetting<i32> = GucSetting::<i32>::new(0);
+
 pub(super) fn define() {
     GucRegistry::define_string_guc(
         c"tenancy.master_key_file",
@@ -44,6 +48,17 @@ pub(super) fn define() {
         &EARLY_LOCK_RELEASE,
         GucContext::Userset,
         GucFlags::default(),
+    );
+    #[cfg(debug_assertions)]
+    GucRegistry::define_int_guc(
+        c"tenancy.test_clock_offset",
+        c"Seconds that the clock of credits is moved; for tests.",
+        c"Builds without debug assertions do not have it.",
+        &CLOCK_OFFSET,
+        i32::MIN,
+        i32::MAX,
+        GucContext::Suset,
+        GucFlags::SUPERUSER_ONLY | GucFlags::NO_SHOW_ALL | GucFlags::DISALLOW_IN_FILE,
     );
     sealed::define();
     // SAFETY: called once, from _PG_init, after every setting of ours is defined.
@@ -81,4 +96,12 @@ pub fn master_key_file() -> Option<PathBuf> {
     let name = MASTER_KEY_FILE.get()?;
     let name = name.to_str().ok().filter(|name| !name.is_empty())?;
     Some(PathBuf::from(name))
+}
+
+/// How far the clock of credits is moved, in microseconds.
+pub fn clock_offset_micros() -> i64 {
+    #[cfg(debug_assertions)]
+    return i64::from(CLOCK_OFFSET.get()) * 1_000_000;
+    #[cfg(not(debug_assertions))]
+    0
 }

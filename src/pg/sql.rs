@@ -30,6 +30,11 @@ pub enum Arg<'a> {
     /// A `numeric` with six decimals, in millionths.
     Micros(Option<i128>),
     Jsonb(Option<&'a Jsonb>),
+    OptionalTexts(&'a [Option<&'a str>]),
+    Uuids(&'a [uuid::Uuid]),
+    Longs(&'a [i64]),
+    MicrosList(&'a [i128]),
+    Jsonbs(&'a [Option<&'a Jsonb>]),
 }
 
 impl<'a> From<&'a str> for Arg<'a> {
@@ -54,7 +59,11 @@ impl Arg<'_> {
     fn type_oid(&self) -> Oid {
         match self {
             Arg::Text(_) => pg_sys::TEXTOID,
-            Arg::Texts(_) => pg_sys::TEXTARRAYOID,
+            Arg::Texts(_) | Arg::OptionalTexts(_) => pg_sys::TEXTARRAYOID,
+            Arg::Uuids(_) => pg_sys::UUIDARRAYOID,
+            Arg::Longs(_) => pg_sys::INT8ARRAYOID,
+            Arg::MicrosList(_) => pg_sys::NUMERICARRAYOID,
+            Arg::Jsonbs(_) => pg_sys::JSONBARRAYOID,
             Arg::Uuid(_) => pg_sys::UUIDOID,
             Arg::Bytes(_) => pg_sys::BYTEAOID,
             Arg::Bool(_) => pg_sys::BOOLOID,
@@ -77,8 +86,20 @@ impl Arg<'_> {
             Arg::Long(value) | Arg::Time(value) => value.map(Datum::from),
             Arg::Micros(value) => value.and_then(|micros| Micros(micros).into_datum()),
             Arg::Jsonb(value) => value.map(Jsonb::copy),
+            Arg::OptionalTexts(values) => values.to_vec().into_datum(),
+            Arg::Uuids(values) => list(values, |uuid| pgrx::Uuid::from_bytes(*uuid.as_bytes())),
+            Arg::Longs(values) => values.to_vec().into_datum(),
+            Arg::MicrosList(values) => list(values, |micros| Micros(*micros)),
+            Arg::Jsonbs(values) => list(values, |value| value.cloned()),
         }
     }
+}
+
+fn list<T, D>(values: &[T], convert: impl Fn(&T) -> D) -> Option<Datum>
+where
+    Vec<D>: IntoDatum,
+{
+    values.iter().map(convert).collect::<Vec<D>>().into_datum()
 }
 
 /// Against which snapshot a statement runs.
@@ -130,7 +151,7 @@ impl Row {
 
     /// A `numeric(18,6)` column that is not NULL, in millionths.
     pub fn credits(&self, ordinal: i32) -> i64 {
-        self.micros(ordinal).and_then(|micros| i64::try_from(micros).ok()).unwrap_or_default()
+        self.micros(ordinal).map_or(0, |micros| i64::try_from(micros).unwrap_or(i64::MAX))
     }
 
     /// A timestamptz column, in microseconds since 2000-01-01 UTC.

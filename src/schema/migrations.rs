@@ -38,6 +38,10 @@ pub const ALL: &[Migration] = &[
     migration!(8, "metering", "0008_metering.sql"),
     migration!(9, "batches", "0009_batches.sql"),
     migration!(10, "agents", "0010_agents.sql"),
+    migration!(11, "credit_workings", "0011_credit_workings.sql"),
+    migration!(12, "credit_consumption", "0012_credit_consumption.sql"),
+    migration!(13, "credit_links", "0013_credit_links.sql"),
+    migration!(14, "credit_views", "0014_credit_views.sql"),
 ];
 
 /// The number of the last migration: what `tenancy.schema_migrations` must have arrived at.

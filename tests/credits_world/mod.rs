@@ -109,3 +109,21 @@ pub fn pooled(client: &mut Client, user: &str, amount: &str, org: Option<&str>) 
 pub fn authenticate(client: &mut postgres::Transaction<'_>, token: &Token) {
     client.execute("SELECT tenancy.authenticate($1)", &[&token.sign()]).expect("the token is good");
 }
+
+/// Everything adds up.
+#[track_caller]
+pub fn assert_verified(client: &mut Client) {
+    let findings = client
+        .query("SELECT rule, pool_id::text, object, expected, found FROM tenancy.verify_ledger()", &[])
+        .expect("the ledger can be verified");
+    let findings: Vec<String> = findings
+        .iter()
+        .map(|row| {
+            (0..5)
+                .map(|column| row.get::<_, Option<String>>(column).unwrap_or_default())
+                .collect::<Vec<_>>()
+                .join(" | ")
+        })
+        .collect();
+    assert!(findings.is_empty(), "verify_ledger found:\n  {}", findings.join("\n  "));
+}

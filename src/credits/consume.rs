@@ -1,0 +1,318 @@
+//! Contract H: consumption by metric. The organization pays if it covers the whole cost, else the user does, never
+//! both. No seat or subscription is asked for. Everything leaves an audit row, also what was free or refused.
+
+use super::amount::{Credits, LARGEST};
+use super::debit::{self, Charge, Outcome, Seat};
+use super::owner::organization_not_found;
+use super::payer::{self, Payer, present};
+use super::pool::Pool;
+use super::settle;
+use crate::pg::sql::{self, Arg, Mode};
+use crate::pg::{self, Decimal, Error, Jsonb, Micros, Result, State};
+use crate::schema::require_installed;
+use pgrx::iter::TableIterator;
+use pgrx::{default, name, pg_extern, search_path};
+use serde_json::json;
+use uuid::Uuid;
+
+/// What the original wrote where it did not know who had asked.
+const PLACEHOLDER: &str = "unknown-user";
+
+/// Charges `amount` units of a metric to the organization, else to the user.
+#[pg_extern(volatile, parallel_unsafe, security_definer)]
+#[search_path(pg_catalog, pg_temp)]
+#[allow(clippy::type_complexity)]
+fn consume_credits(
+    user_id: Option<&str>,
+    org_id: Option<&str>,
+    metric: Option<&str>,
+    amount: Option<i32>,
+    batch_id: default!(Option<&str>, "NULL"),
+    correlation_id: default!(Option<&str>, "NULL"),
+) -> TableIterator<'static, (name!(success, bool), name!(new_balance, Micros), name!(consumed_from, String))> {
+    pg::entry(|| {
+        require_installed()?;
+        let subject = Subject::named(user_id, org_id)?;
+        let metric = present(metric, "metric")?;
+        let units = amount.filter(|amount| *amount >= 0).ok_or_else(|| {
+            Error::new(State::INVALID_PARAMETER, "invalid_argument", "amount must be a number of units, not negative")
+                .hint("Pass how many units of the metric were consumed.")
+                .detail("parameter", "amount")
+        })?;
+        let cost = cost(metric, units.into())?;
+        let consumption = Consumption { subject, metric, units, cost, batch_id, correlation_id };
+        let done = consumption.run()?;
+        consumption.record(&done)?;
+        Ok(TableIterator::once((done.success, Micros(done.balance.into()), done.consumed_from.to_owned())))
+    })
+}
+
+/// Who consumes: registered where it was not yet, for the contract's events name users nobody registered.
+struct Subject<'a> {
+    user_id: &'a str,
+    org_id: Option<&'a str>,
+    user: Uuid,
+    organization: Option<Uuid>,
+}
+
+impl<'a> Subject<'a> {
+    /// Errors: 22023; PT403 `identity_mismatch`; PT404 `organization_not_found`.
+    fn named(user_id: Option<&'a str>, org_id: Option<&'a str>) -> Result<Self> {
+        let user_id = present(user_id, "user_id")?;
+        if user_id == PLACEHOLDER {
+            return Err(Error::new(State::INVALID_PARAMETER, "invalid_argument", "user_id must name somebody")
+                .hint("Nothing is attributed to a placeholder: pass the id of the user who asked.")
+                .detail("parameter", "user_id"));
+        }
+        let org_id = org_id.filter(|id| !id.trim().is_empty());
+        let namespace = payer::allow(user_id, org_id)?;
+        let organization =
+            org_id.map(|id| payer::organization(&namespace, id)?.ok_or_else(organization_not_found)).transpose()?;
+        let user = match payer::user(&namespace, user_id)? {
+            Some(user) => user,
+            None => register(user_id, &namespace)?,
+        };
+        Ok(Self { user_id, org_id, user, organization })
+    }
+}
+
+fn register(user_id: &str, namespace: &str) -> Result<Uuid> {
+    let registered = sql::query_opt(
+        "SELECT tenancy.register_user(user_id => $1, namespace => $2)",
+        &[user_id.into(), namespace.into()],
+        Mode::Write,
+        |row| Ok(row.uuid(1)),
+    )?;
+    registered.flatten().ok_or_else(payer::user_not_found)
+}
+
+struct Consumption<'a> {
+    subject: Subject<'a>,
+    metric: &'a str,
+    units: i32,
+    cost: i64,
+    batch_id: Option<&'a str>,
+    correlation_id: Option<&'a str>,
+}
+
+struct Done {
+    success: bool,
+    balance: i64,
+    /// `user`, `org` or `none`.
+    consumed_from: &'static str,
+    transaction_id: Option<Uuid>,
+}
+
+impl Consumption<'_> {
+    fn run(&self) -> Result<Done> {
+        let organization = self.subject.organization;
+        if self.cost == 0 {
+            let balance = available(organization.unwrap_or(self.subject.user), Mode::Write)?;
+            return Ok(Done { success: true, balance, consumed_from: "none", transaction_id: None });
+        }
+        if organization.is_some() {
+            if let Some(done) = self.charge(organization, "org")? {
+                return Ok(done);
+            }
+        }
+        if let Some(done) = self.charge(None, "user")? {
+            return Ok(done);
+        }
+        let balance = available(self.subject.user, Mode::Write)?;
+        Ok(Done { success: false, balance, consumed_from: "user", transaction_id: None })
+    }
+
+    fn charge(&self, organization: Option<Uuid>, consumed_from: &'static str) -> Result<Option<Done>> {
+        let metadata = json!({ "metric": self.metric, "quantity": self.units, "batch_id": self.batch_id });
+        let metadata = Jsonb::parse(&metadata.to_string());
+        let description = format!("Consumption of {}", self.metric);
+        let charge = Charge {
+            payer: Payer { user: self.subject.user, organization },
+            amount: Credits::parse(Some(Decimal::Micros(self.cost.into())))?,
+            description: Some(&description),
+            reference_id: self.batch_id,
+            metadata: metadata.as_ref(),
+            key: None,
+            correlation_id: self.correlation_id,
+            seat: Seat::Optional,
+        };
+        Ok(match debit::charge(&charge, true)? {
+            Outcome::Charged(charged) => Some(Done {
+                success: true,
+                balance: charged.balance_after - charged.held_after,
+                consumed_from,
+                transaction_id: Some(charged.transaction_id),
+            }),
+            Outcome::Replayed(_) | Outcome::Insufficient(_) => None,
+        })
+    }
+
+    fn record(&self, done: &Done) -> Result<()> {
+        let by_organization =
+            done.consumed_from == "org" || (done.consumed_from == "none" && self.subject.organization.is_some());
+        sql::execute(
+            "INSERT INTO tenancy.credit_operations
+                 (tenant_id, id, subject_type, subject_id, user_id, org_id, metric, amount, cost, batch_id, consumed_from,
+                  correlation_id, operation_status, transaction_id, created_at)
+             SELECT coalesce(o.tenant_id, CASE WHEN u.namespace = '' THEN '' ELSE u.namespace || '::' END
+                                          || 'user::' || u.external_id),
+                    tenancy.uuid_v7(), $3, $4, $5, $6, $7, $8, $9, $10, $11,
+                    coalesce($12, tenancy.correlation_id()), $13, $14, $15
+               FROM tenancy.users AS u LEFT JOIN tenancy.organizations AS o ON o.id = $2
+              WHERE u.id = $1",
+            &[
+                self.subject.user.into(),
+                Arg::Uuid(self.subject.organization),
+                if by_organization { "org" } else { "user" }.into(),
+                self.subject.org_id.filter(|_| by_organization).unwrap_or(self.subject.user_id).into(),
+                self.subject.user_id.into(),
+                Arg::Text(self.subject.org_id),
+                self.metric.into(),
+                Arg::Int(Some(self.units)),
+                Arg::Micros(Some(self.cost.into())),
+                Arg::Text(self.batch_id),
+                done.consumed_from.into(),
+                Arg::Text(self.correlation_id),
+                if done.success { "completed" } else { "failed" }.into(),
+                Arg::Uuid(done.transaction_id),
+                Arg::Time(Some(super::clock::now())),
+            ],
+        )
+        .map(drop)
+    }
+}
+
+/// What so many units of a metric cost, in millionths; a metric nobody priced is free.
+fn cost(metric: &str, units: i128) -> Result<i64> {
+    let price = sql::query_opt(
+        "SELECT c.cost FROM tenancy.credit_costs AS c WHERE c.metric = $1",
+        &[metric.into()],
+        Mode::Read,
+        |row| Ok(row.credits(1)),
+    )?;
+    let cost = i128::from(price.unwrap_or_default()).checked_mul(units);
+    match cost {
+        Some(cost) if cost <= i128::from(LARGEST) => Ok(cost as i64),
+        _ => Err(Error::new(State::OUT_OF_RANGE, "amount_out_of_range", "The cost is more than 999999999999.999999")
+            .hint("Consume less at once, or check the metric's cost.")),
+    }
+}
+
+/// Available credits at this moment; what is due is worked out and not written.
+fn available(pool: Uuid, mode: Mode) -> Result<i64> {
+    if mode == Mode::Write {
+        return Ok(Pool::lock(pool)?.map_or(0, |pool| pool.available()));
+    }
+    let Some(pool) = Pool::read(pool)? else { return Ok(0) };
+    if pool.now >= pool.next_expiry_at {
+        return Ok(settle::preview(&pool)?.available());
+    }
+    Ok(pool.available())
+}
+
+/// Whether consumption would be paid for, and from where; nothing is reserved.
+#[pg_extern(stable, parallel_restricted, security_definer)]
+#[search_path(pg_catalog, pg_temp)]
+#[allow(clippy::type_complexity)]
+fn check_credits(
+    user_id: Option<&str>,
+    org_id: Option<&str>,
+    requirements: Option<Jsonb>,
+) -> TableIterator<
+    'static,
+    (
+        name!(allowed, bool),
+        name!(required, Micros),
+        name!(available, Micros),
+        name!(source, Option<String>),
+        name!(denial_reason, Option<String>),
+    ),
+> {
+    pg::entry(|| {
+        require_installed()?;
+        let user_id = present(user_id, "user_id")?;
+        let org_id = org_id.filter(|id| !id.trim().is_empty());
+        let namespace = payer::allow(user_id, org_id)?;
+        let organization =
+            org_id.map(|id| payer::organization(&namespace, id)?.ok_or_else(organization_not_found)).transpose()?;
+        let user = payer::user(&namespace, user_id)?;
+        let verdict = check(user_id, org_id, user, organization, requirements)?;
+        Ok(TableIterator::once(verdict))
+    })
+}
+
+type Verdict = (bool, Micros, Micros, Option<String>, Option<String>);
+
+fn check(
+    user_id: &str,
+    org_id: Option<&str>,
+    user: Option<Uuid>,
+    organization: Option<Uuid>,
+    requirements: Option<Jsonb>,
+) -> Result<Verdict> {
+    let answer = |allowed: bool, required: i64, available: i64, source: Option<&str>, denial: Option<&str>| {
+        let text = |value: Option<&str>| value.map(str::to_owned);
+        (allowed, Micros(required.into()), Micros(available.into()), text(source), text(denial))
+    };
+    let mut required: i64 = 0;
+    for (metric, units) in read_requirements(requirements)? {
+        if !within_limits(user_id, org_id, &metric, units)? {
+            return Ok(answer(false, cost(&metric, units)?, 0, None, Some("rate_limit_exceeded")));
+        }
+        required = required.saturating_add(cost(&metric, units)?);
+    }
+    if required == 0 {
+        return Ok(answer(true, 0, 0, None, None));
+    }
+    if let Some(organization) = organization {
+        let of_organization = available(organization, Mode::Read)?;
+        if of_organization >= required {
+            return Ok(answer(true, required, of_organization, Some("org"), None));
+        }
+    }
+    let of_user = user.map_or(Ok(0), |user| available(user, Mode::Read))?;
+    if of_user >= required {
+        return Ok(answer(true, required, of_user, Some("user"), None));
+    }
+    Ok(answer(false, required, of_user, None, Some("insufficient_credits")))
+}
+
+fn read_requirements(requirements: Option<Jsonb>) -> Result<Vec<(String, i128)>> {
+    let invalid = || {
+        Error::new(
+            State::INVALID_PARAMETER,
+            "invalid_argument",
+            "requirements must be a JSON object of metrics and whole numbers of units",
+        )
+        .hint("Pass {\"cj_comparison\": 3}.")
+        .detail("parameter", "requirements")
+    };
+    let requirements = requirements.filter(Jsonb::is_object).ok_or_else(invalid)?;
+    sql::query(
+        "SELECT r.key, r.value #>> '{}', jsonb_typeof(r.value) FROM jsonb_each($1) AS r ORDER BY r.key",
+        &[Arg::Jsonb(Some(&requirements))],
+        Mode::Read,
+        |row| {
+            let units = row.text(2).and_then(|text| Decimal::from_text(&text));
+            match (row.text(1), units, row.text(3).as_deref()) {
+                (Some(metric), Some(Decimal::Micros(micros)), Some("number"))
+                    if micros >= 0 && micros % 1_000_000 == 0 =>
+                {
+                    Ok((metric, micros / 1_000_000))
+                }
+                _ => Err(invalid()),
+            }
+        },
+    )
+}
+
+/// The limits domain's step.
+fn within_limits(user_id: &str, org_id: Option<&str>, metric: &str, units: i128) -> Result<bool> {
+    let allowed = sql::query_opt(
+        "SELECT tenancy._consumption_within_limits($1, $2, $3, $4)",
+        &[user_id.into(), Arg::Text(org_id), metric.into(), Arg::Long(Some(i64::try_from(units).unwrap_or(i64::MAX)))],
+        Mode::Read,
+        |row| Ok(row.get::<bool>(1)),
+    )?;
+    Ok(allowed.flatten() == Some(true))
+}

@@ -1,0 +1,53 @@
+//! The sweep: settles pools whose grants or holds are due. Nothing depends on it: whoever charges a pool settles it first,
+//! and readers work out what is due. It keeps the stored figures and the ledger close to the present.
+
+use super::clock;
+use super::pool::Pool;
+use crate::pg::sql::{self, Arg, Mode};
+use crate::pg::{self, Result};
+use crate::schema::require_installed;
+use pgrx::{default, pg_extern, search_path};
+use uuid::Uuid;
+
+/// Settles up to `max_pools` pools that are due; how many it settled. Pools that somebody else has locked are left out.
+#[pg_extern(volatile, parallel_unsafe, security_definer)]
+#[search_path(pg_catalog, pg_temp)]
+fn sweep_credits(max_pools: default!(Option<i32>, "1000")) -> i32 {
+    pg::entry(|| {
+        require_installed()?;
+        let mut settled = 0;
+        for pool in due(max_pools.unwrap_or(1000))? {
+            if free(pool)? && Pool::lock(pool)?.is_some() {
+                settled += 1;
+            }
+        }
+        Ok(settled)
+    })
+}
+
+fn due(most: i32) -> Result<Vec<Uuid>> {
+    sql::query(
+        "SELECT due.pool_id
+           FROM (SELECT h.pool_id FROM tenancy.credit_holds AS h WHERE h.status = 'held' AND h.expires_at <= $1
+                 UNION
+                 SELECT g.pool_id FROM tenancy.credit_grants AS g WHERE g.is_open AND g.expires_at <= $1
+                 UNION
+                 SELECT g.pool_id FROM tenancy.credit_grants AS g WHERE NOT g.is_posted AND g.effective_at <= $1) AS due
+          ORDER BY due.pool_id
+          LIMIT $2",
+        &[Arg::Time(Some(clock::now())), Arg::Long(Some(most.into()))],
+        Mode::Write,
+        |row| Ok(row.uuid(1).unwrap_or_default()),
+    )
+}
+
+/// Locks the pool unless somebody else has.
+fn free(pool: Uuid) -> Result<bool> {
+    let locked = sql::query_opt(
+        "SELECT p.pool_id FROM tenancy.credit_pools AS p WHERE p.pool_id = $1 FOR NO KEY UPDATE SKIP LOCKED",
+        &[pool.into()],
+        Mode::Write,
+        |row| Ok(row.uuid(1)),
+    )?;
+    Ok(locked.is_some())
+}
