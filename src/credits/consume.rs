@@ -110,10 +110,10 @@ impl Consumption<'_> {
             let balance = available(organization.unwrap_or(self.subject.user), Mode::Write)?;
             return Ok(Done { success: true, balance, consumed_from: "none", transaction_id: None });
         }
-        if organization.is_some() {
-            if let Some(done) = self.charge(organization, "org")? {
-                return Ok(done);
-            }
+        if organization.is_some()
+            && let Some(done) = self.charge(organization, "org")?
+        {
+            return Ok(done);
         }
         if let Some(done) = self.charge(None, "user")? {
             return Ok(done);

@@ -102,7 +102,9 @@ pub fn charge(charge: &Charge, returning: bool) -> Result<Outcome> {
         }
         let Some(taken) = take(pool, charge.amount)? else {
             match pool::peek(pool)? {
-                Some((_, boundary)) if clock::now() >= boundary => drop(Pool::lock(pool)?),
+                Some((_, boundary)) if clock::now() >= boundary => {
+                    Pool::lock(pool)?;
+                }
                 // Somebody granted credits since the UPDATE looked.
                 Some((available, _)) if available >= charge.amount.micros() => {}
                 found => return short(charge, found.map_or(0, |(available, _)| available)),
@@ -115,7 +117,7 @@ pub fn charge(charge: &Charge, returning: bool) -> Result<Outcome> {
         if now >= taken.next_expiry_at {
             // The time after the lock decides: what has expired must not be spent.
             give_back(pool, charge.amount)?;
-            drop(Pool::lock(pool)?);
+            Pool::lock(pool)?;
             continue;
         }
         let transaction_id = entry_id(pool, taken.at, taken.seq);

@@ -93,10 +93,11 @@ fn hold(
     if pool.available() < amount.micros() {
         return Err(Shortage { available: pool.available(), organization_name }.error(payer, amount));
     }
-    if pool.has_caps && payer.organization.is_some() {
-        if let Some(reached) = caps::judge(id, payer.user, amount.micros(), pool.now)? {
-            return Err(reached.error(amount.micros()));
-        }
+    if pool.has_caps
+        && payer.organization.is_some()
+        && let Some(reached) = caps::judge(id, payer.user, amount.micros(), pool.now)?
+    {
+        return Err(reached.error(amount.micros()));
     }
     let hold = tagged(id);
     let expires_at = pool.now + length;
