@@ -31,7 +31,7 @@ fn unix_micros() -> i64 {
 }
 
 #[test]
-#[ignore = "does not agree yet where a refund meets a grant that has expired; make soak runs it"]
+#[ignore = "does not agree yet on the balance after some refunds; make soak runs it"]
 fn random_operations_agree_with_the_model() {
     let operations = setting("PGT_OPERATIONS", 24_000);
     let seed = setting("PGT_SEED", unix_micros() as u64);
