@@ -4,12 +4,17 @@ mod audit;
 #[path = "../common/mod.rs"]
 mod common;
 mod composite_keys;
+mod differential;
+mod documentation;
 mod footprint;
 mod guard;
+mod matrix;
 mod offboard;
 mod online;
 mod operator;
 mod parts;
+mod plans;
 mod protect;
 mod refusals;
+mod threats;
 mod world;
