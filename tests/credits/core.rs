@@ -1,10 +1,7 @@
 //! Contract S's deduction and its kin, from outside: what they charge, write and refuse.
 
-mod common;
-mod credits_world;
-
-use common::{Token, in_parallel, refused, shared_json};
-use credits_world::{ACME, BOLT, authenticate, json, pooled, world};
+use crate::common::{Token, in_parallel, refused, shared_json};
+use crate::world::{ACME, BOLT, authenticate, json, pooled, world};
 use serde_json::Value;
 
 #[test]
@@ -270,7 +267,7 @@ fn install_compat_replaces_its_own_and_nothing_else() {
     let overloads: i64 = world.admin.query_one("SELECT count(*) FROM pg_proc WHERE proname = 'deduct_credits_pooled' AND pronamespace = 'public'::regnamespace", &[]).expect("a count").get(0);
     assert_eq!(overloads, 1);
     let mut app = world.app();
-    common::fails_with(app.query_one("SELECT public.deduct_credits_pooled('ada', 1)", &[]), "42501");
+    crate::common::fails_with(app.query_one("SELECT public.deduct_credits_pooled('ada', 1)", &[]), "42501");
     world.admin.batch_execute("CREATE SCHEMA old; CREATE FUNCTION old.deduct_credits_pooled(x int) RETURNS int LANGUAGE sql AS 'SELECT 1'").expect("a superuser can");
     refused(world.admin.query_one("SELECT tenancy.install_compat('old')", &[]), "PT409", "function_exists");
     refused(world.admin.query_one("SELECT tenancy.install_compat('none')", &[]), "22023", "schema_not_found");

@@ -1,7 +1,7 @@
 //! The plain model: one pool, every grant burned at every charge, no database, no laziness.
 //!
-//! Amounts are millionths. Time is counted in half-days: operations happen at even times, boundaries lie at odd ones, so
-//! the seconds a run takes never decide anything.
+//! Amounts are millionths. Time is counted in quarter-days: operations happen at 4n, grants begin and end at 4n + 2, holds
+//! end at 4n + 3, so the seconds a run takes never decide anything.
 
 use std::collections::HashMap;
 
@@ -104,8 +104,8 @@ impl Pool {
             for index in 0..self.holds.len() {
                 if self.holds[index].state == HoldState::Held && self.holds[index].expires <= boundary {
                     self.holds[index].state = HoldState::Expired;
-                    // Grants end after all the holds of this moment have: they roll over together.
-                    self.release(index, i64::MIN);
+                    // One after the other, as they were made: no two holds end in the same microsecond.
+                    self.release(index, boundary);
                 }
             }
             for index in 0..self.grants.len() {

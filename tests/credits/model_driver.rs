@@ -1,7 +1,7 @@
 //! Does the same in the database and in the model, and holds one against the other.
 
-use super::model::{Grant, Outcome, Pool, Refusal};
-use super::random::Random;
+use crate::model::{Grant, Outcome, Pool, Refusal};
+use crate::random::Random;
 use postgres::types::ToSql;
 use postgres::{Client, Row, Statement};
 use std::collections::HashMap;
@@ -9,6 +9,8 @@ use std::collections::HashMap;
 /// How a pool is reached, and what the database called what was made in it.
 pub struct Subject {
     pub model: Pool,
+    pub random: Option<Random>,
+    pub day: i64,
     pub org: Option<String>,
     pub users: Vec<String>,
     pub transactions: Vec<String>,
@@ -110,10 +112,20 @@ impl Subject {
         }
     }
 
-    /// One random operation.
-    pub fn step(&mut self, session: &mut Session, random: &mut Random, day: i64, times: &dyn Fn(i64) -> String) {
-        self.model.advance(day * 2);
-        session.set_day(day);
+    /// One random operation of the subject's own sequence, which the seed repeats whichever sessions run it.
+    pub fn step(&mut self, session: &mut Session, times: &dyn Fn(i64) -> String) {
+        let mut random = self.random.take().expect("put back after each step");
+        if random.below(25) == 0 {
+            self.day += 1;
+        }
+        self.model.advance(self.day * 4);
+        session.set_day(self.day);
+        self.operate(session, &mut random, times);
+        self.random = Some(random);
+        assert!(self.model.conserved(), "the model itself lost credits: {:?}", self.model);
+    }
+
+    fn operate(&mut self, session: &mut Session, random: &mut Random, times: &dyn Fn(i64) -> String) {
         match random.below(100) {
             0..=24 => self.deduct(session, random),
             25..=36 => self.pooled(session, random),
@@ -129,7 +141,6 @@ impl Subject {
             95..=96 => self.cap(session, random),
             _ => self.compare(session, random.below(2) == 0),
         }
-        assert!(self.model.conserved(), "the model itself lost credits: {:?}", self.model);
     }
 
     fn user(&self, random: &mut Random) -> usize {
@@ -185,9 +196,9 @@ impl Subject {
     fn hold(&mut self, session: &mut Session, random: &mut Random) {
         let (user, amount) = (self.user(random), self.amount(random));
         let days = random.below(6) as i64;
-        let length = format!("{days} days 12:00");
+        let length = format!("{days} days 18:00");
         let row = session.call(HOLD, &[&self.users[user], &credits(amount), &self.org.as_deref(), &length]);
-        match (self.model.hold(user, amount, self.model.now + 2 * days + 1), row) {
+        match (self.model.hold(user, amount, self.model.now + 4 * days + 3), row) {
             (Ok(_), Ok(row)) => self.holds.push(row.get(0)),
             (Err(expected), Err(found)) => assert_eq!(found, expected, "hold"),
             (expected, found) => panic!("hold {amount}: {found:?}, the model says {expected:?}"),
@@ -240,17 +251,16 @@ impl Subject {
 
     fn grant(&mut self, session: &mut Session, random: &mut Random, times: &dyn Fn(i64) -> String) {
         let now = self.model.now;
-        let odd = |random: &mut Random, most: u64| 2 * random.below(most) as i64 + 1;
-        let effective = if random.below(4) == 0 { now + odd(random, 5) } else { now };
-        let expires =
-            if random.below(3) == 0 { i64::MAX } else { effective.max(now) + 2 * random.below(12) as i64 + 2 };
-        let expires = if expires != i64::MAX && expires % 2 == 0 { expires + 1 } else { expires };
+        // Noon of one of the next days.
+        let noon = |random: &mut Random, from: i64, most: u64| from + 4 * random.below(most) as i64 + 2;
+        let effective = if random.below(4) == 0 { noon(random, now, 5) } else { now };
+        let expires = if random.below(3) == 0 { i64::MAX } else { noon(random, (effective + 2) / 4 * 4, 12) };
         let rollover = (expires != i64::MAX && random.below(3) == 0)
-            .then(|| (1 + random.below(30_000_000) as i64, expires + 2 * (1 + random.below(8) as i64)));
+            .then(|| (1 + random.below(30_000_000) as i64, expires + 4 * (1 + random.below(8) as i64)));
         let amount = 1 + random.below(150_000_000) as i64;
         let priority = random.below(3) as i32 - 1;
         let (org, user) = self.owner();
-        let at = |half: i64| (half != i64::MAX).then(|| times(half));
+        let at = |quarter: i64| (quarter != i64::MAX).then(|| times(quarter));
         session
             .call(
                 GRANT,
