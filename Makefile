@@ -20,7 +20,7 @@ soak: ## the ledger against its model for a long run; PGT_OPERATIONS and PGT_SEE
 lint: ## formatting, clippy, rustdoc, shellcheck; any finding is an error
 	@scripts/lint.sh
 
-fuzz: ## the parsers of tokens and keys under libFuzzer, a minute each; SECONDS=n: longer
+fuzz: ## the parsers of tokens, keys and events under libFuzzer, a minute each; SECONDS=n: longer
 	@scripts/fuzz.sh '$(or $(SECONDS),60)'
 
 bench: ## ours beside what a user would write instead, ten minutes; BENCH=name: one of them

@@ -31,7 +31,8 @@ stories=()
 for story in "$PGT_ROOT"/demo/*.sql; do stories+=(-f "$story"); done
 status=0
 # Tokens are long: only their beginning is shown. psql shows a statement that ends in \gset without its semicolon.
-DEMO_SIGN=$PGT_ROOT/demo/sign DEMO_KEY=$DATA/issuer.key DEMO_OTHER_KEY=$PGT_SCRATCH/other.key \
+DEMO_SIGN=$PGT_ROOT/demo/sign DEMO_SCHOOL=$PGT_ROOT/demo/school \
+    DEMO_KEY=$DATA/issuer.key DEMO_OTHER_KEY=$PGT_SCRATCH/other.key \
     "$PGT_BIN/psql" -X -q -h "$PGT_SCRATCH" -U postgres -d demo -v bold="$bold" -v plain="$plain" "${stories[@]}" 9>&- 2>&1 |
     sed -u -E -e 's/(eyJ[A-Za-z0-9_-]{8})[A-Za-z0-9_.-]{20,}/\1…/g' -e 's/^psql:[^ ]*:[0-9]+: //' -e 's/( AS [a-z_]+) $/\1;/' || status=$?
 

@@ -144,6 +144,7 @@ extension_sql_file!(
         outbox::read_model,
         outbox::event_kind,
         outbox::consumers_of,
+        outbox::forgotten_sequence,
         outbox::identity_expired,
         outbox::derived_event_id,
         outbox::correlation_uuid

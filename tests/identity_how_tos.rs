@@ -2,16 +2,8 @@
 
 mod common;
 
-use common::{Token, cluster};
+use common::{Token, cluster, psql, sql_blocks};
 use std::fs;
-
-fn blocks(page: &str) -> String {
-    let file = format!("{}/docs/how-to/{page}.md", env!("CARGO_MANIFEST_DIR"));
-    let text = fs::read_to_string(&file).unwrap_or_else(|error| panic!("{file}: {error}"));
-    let blocks: Vec<&str> = text.split("```sql\n").skip(1).map(|rest| rest.split_once("```").unwrap().0).collect();
-    assert!(!blocks.is_empty(), "{page} has no SQL");
-    blocks.concat()
-}
 
 #[test]
 fn every_block_runs() {
@@ -24,28 +16,9 @@ fn every_block_runs() {
         ("rotate-keys", "ops", "2026-11|oct|usable"),
     ] {
         let database = cluster().database();
-        let script = cluster().write_file(&format!("{page}.sql"), &blocks(page), 0o644);
-        let token = format!("token={}", Token::for_member("user_1", "acme").sign());
-        let script = script.to_str().unwrap();
-        let arguments = [
-            "-X",
-            "-q",
-            "-A",
-            "-t",
-            "-v",
-            "ON_ERROR_STOP=1",
-            "-v",
-            &token,
-            "-U",
-            role,
-            "-d",
-            &database.name,
-            "-f",
-            script,
-        ];
-        let output = cluster().client("psql", &arguments);
-        let shown = String::from_utf8_lossy(&output.stdout).into_owned();
-        assert!(output.status.success(), "{page}: {}", String::from_utf8_lossy(&output.stderr));
+        let token = Token::for_member("user_1", "acme").sign();
+        let script = sql_blocks(&format!("docs/how-to/{page}.md")).concat();
+        let (shown, _) = psql(&database, role, &[("token", &token)], &script);
         assert!(shown.lines().any(|line| line == expected), "{page}: {expected} is not in:\n{shown}");
     }
 }

@@ -2,19 +2,17 @@
 
 mod common;
 
-use common::{Token, cluster};
+use common::{Token, cluster, sql_blocks};
 
 #[test]
 fn the_how_to_runs() {
-    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/how-to/limits-usage-and-prometheus.md");
-    let page = std::fs::read_to_string(page).unwrap();
     let database = cluster().database();
     database
         .connect("ops")
         .batch_execute("SELECT tenancy.register_user('larare-0017'); SELECT tenancy.register_organization('skola-malmo-01', 'Malmö')")
         .unwrap();
     let token = Token::for_member("larare-0017", "skola-malmo-01").sign();
-    let blocks: Vec<&str> = page.split("```sql\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
+    let blocks = sql_blocks("docs/how-to/limits-usage-and-prometheus.md");
     assert!(blocks.len() >= 7);
     for block in blocks {
         let role = if block.starts_with("BEGIN") {

@@ -74,6 +74,7 @@ LANGUAGE plpgsql
 AS $$
 DECLARE
     data jsonb := _take_event.envelope -> 'data';
+    org text := tenancy._event_org(_take_event.topic, _take_event.envelope);
     tenant text;
     known record;
     forgotten timestamptz;
@@ -85,15 +86,16 @@ DECLARE
 BEGIN
     _take_event.stories := '{}';
     IF reason IS NULL THEN
-        IF _take_event.topic IS NULL OR _take_event.topic LIKE 'huleedu.entitlements.%' THEN
+        IF _take_event.topic IS NULL OR _take_event.topic LIKE 'huleedu.entitlements.%'
+           OR _take_event.topic = 'huleedu.pipeline.denied.v1' THEN
             reason := 'unsupported_event_type';
             explanation := 'nothing here consumes events of this type';
-        ELSIF coalesce(data ->> 'user_id', '') = '' THEN
+        ELSIF coalesce(data ->> 'user_id', '') IN ('', tenancy._placeholder()) THEN
             reason := 'no_identity';
-            explanation := 'data.user_id is empty: there is nobody to attribute the event to';
+            explanation := 'data.user_id names nobody: there is nobody to attribute the event to';
         ELSE
             BEGIN
-                tenant := tenancy._tenant_of(tenancy._namespace(), data ->> 'user_id', tenancy._event_org(_take_event.envelope));
+                tenant := tenancy._tenant_of(tenancy._namespace(), data ->> 'user_id', org);
             EXCEPTION WHEN OTHERS THEN
                 IF SQLSTATE NOT LIKE 'PT4%' AND SQLSTATE NOT LIKE '22%' THEN
                     RAISE;
@@ -114,7 +116,7 @@ BEGIN
     INSERT INTO tenancy.event_inbox (tenant_id, event_id, body_sha256, event_type, status, user_id, org_id, correlation_id,
                                      event_timestamp)
     VALUES (tenant, _take_event.event_id, _take_event.body_sha256, left(_take_event.event_type, 255), 'received',
-            data ->> 'user_id', tenancy._event_org(_take_event.envelope), correlation, happened)
+            data ->> 'user_id', org, correlation, happened)
     ON CONFLICT ON CONSTRAINT event_inbox_pkey DO NOTHING;
     IF NOT FOUND THEN
         SELECT i.body_sha256, i.status, i.result INTO known FROM tenancy.event_inbox AS i
@@ -142,7 +144,7 @@ BEGIN
         _take_event.status := 'processed';
         BEGIN
             SELECT p.result, p.stories INTO _take_event.result, _take_event.stories
-              FROM tenancy._process_event(tenant, _take_event.topic, _take_event.envelope, correlation) AS p;
+              FROM tenancy._process_event(tenant, _take_event.topic, org, data, correlation) AS p;
         EXCEPTION WHEN OTHERS THEN
             -- A denial is an answer; anything else (a deadlock, a full disk) is not the event's fault.
             IF SQLSTATE NOT LIKE 'PT4%' AND SQLSTATE NOT LIKE '22%' THEN
@@ -163,18 +165,20 @@ $$;
 COMMENT ON FUNCTION tenancy._take_event(jsonb, text, text, text, uuid, text, timestamptz, uuid, text, jsonb) IS
 'Takes one event that was read: into the inbox, once, and processed there. stories: what is to be published about it.';
 
-CREATE FUNCTION tenancy._event_org(envelope jsonb) RETURNS text
+CREATE FUNCTION tenancy._event_org(topic text, envelope jsonb) RETURNS text
 LANGUAGE plpgsql
 IMMUTABLE
 AS $$
+DECLARE
+    named jsonb := CASE _event_org.topic WHEN 'huleedu.commands.batch.pipeline.v1'
+                        THEN _event_org.envelope #> '{metadata,org_id}' ELSE _event_org.envelope #> '{data,org_id}' END;
 BEGIN
-    -- The pipeline request carries its organization in the envelope's metadata.
-    RETURN nullif(coalesce(_event_org.envelope #>> '{data,org_id}', _event_org.envelope #>> '{metadata,org_id}'), '');
+    RETURN CASE jsonb_typeof(named) WHEN 'string' THEN nullif(named #>> '{}', '') END;
 END
 $$;
 
-COMMENT ON FUNCTION tenancy._event_org(jsonb) IS
-'The organization an event is attributed to: data''s, else metadata''s; an empty one is none.';
+COMMENT ON FUNCTION tenancy._event_org(text, jsonb) IS
+'The organization an event is attributed to: its data''s, of a pipeline request the envelope''s metadata''s; an empty one is none.';
 
 CREATE FUNCTION tenancy._reject_event(tenant_id text, document jsonb, reason text, message text, OUT result jsonb)
 LANGUAGE plpgsql
@@ -196,7 +200,8 @@ COMMENT ON FUNCTION tenancy._reject_event(text, jsonb, text, text) IS 'Records a
 CREATE FUNCTION tenancy._process_event(
     tenant_id text,
     topic text,
-    envelope jsonb,
+    org_id text,
+    data jsonb,
     correlation_id uuid,
     OUT result jsonb,
     OUT stories jsonb[]
@@ -204,7 +209,7 @@ CREATE FUNCTION tenancy._process_event(
 LANGUAGE plpgsql
 AS $$
 DECLARE
-    data jsonb := _process_event.envelope -> 'data';
+    data jsonb := _process_event.data;
     batch record;
     registered boolean;
 BEGIN
@@ -217,8 +222,11 @@ BEGIN
             IF data -> 'essay_ids' = '[]' THEN
                 PERFORM tenancy._raise('22023', 'no_essays', 'essay_ids is empty', 'Name the essays of the batch.');
             END IF;
+            IF jsonb_array_length(data -> 'essay_ids') > 10000 THEN
+                PERFORM tenancy._raise('22023', 'too_many_essays', 'A batch has at most 10000 essays', 'Register several batches.');
+            END IF;
             registered := tenancy._insert_batch(_process_event.tenant_id, tenancy._namespace(), (data ->> 'entity_id')::uuid,
-                data ->> 'user_id', tenancy._event_org(_process_event.envelope),
+                data ->> 'user_id', _process_event.org_id,
                 -- As a set: an id that is listed twice is one slot.
                 ARRAY(SELECT DISTINCT essay FROM jsonb_array_elements_text(data -> 'essay_ids') AS essay ORDER BY essay),
                 data, _process_event.correlation_id);
@@ -233,7 +241,7 @@ BEGIN
             IF NOT FOUND THEN
                 PERFORM tenancy._raise('PT404', 'batch_not_found', 'Batch not found', 'Register the batch first.');
             END IF;
-            IF batch.org_id IS DISTINCT FROM tenancy._event_org(_process_event.envelope) THEN
+            IF batch.org_id IS DISTINCT FROM _process_event.org_id THEN
                 PERFORM tenancy._raise('PT403', 'batch_of_another_organization',
                     'The batch belongs to another organization than who asks', 'Name the batch''s organization in metadata.org_id.');
             END IF;
@@ -243,7 +251,7 @@ BEGIN
 END
 $$;
 
-COMMENT ON FUNCTION tenancy._process_event(text, text, jsonb, uuid) IS
+COMMENT ON FUNCTION tenancy._process_event(text, text, text, jsonb, uuid) IS
 'Does what an event asks for. Raises where the business denies it.';
 
 CREATE FUNCTION tenancy._charge_consumption(tenant_id text, data jsonb, correlation_id uuid, OUT result jsonb, OUT stories jsonb[])

@@ -65,6 +65,7 @@ AS $$
 DECLARE
     batch record;
     who record;
+    beside jsonb;
     given jsonb;
     essays jsonb;
     data jsonb;
@@ -73,11 +74,16 @@ BEGIN
     IF jsonb_typeof(coalesce(dispatch_cj_assessment.command, '{}')) <> 'object' THEN
         PERFORM tenancy._raise('22023', 'invalid_command', 'command must be a JSON object or NULL', 'Pass the command''s envelope.');
     END IF;
-    batch := tenancy._find_batch(dispatch_cj_assessment.batch_id);
-    who := tenancy._attribute_to_batch(batch.tenant_id, batch.user_id, batch.org_id,
-        dispatch_cj_assessment.command #>> '{metadata,user_id}', dispatch_cj_assessment.command #>> '{metadata,org_id}');
+    beside := coalesce(nullif(dispatch_cj_assessment.command -> 'metadata', 'null'), '{}');
     -- What the command says of the assessment stands in its data, or beside its metadata.
     given := coalesce(nullif(dispatch_cj_assessment.command -> 'data', 'null'), dispatch_cj_assessment.command, '{}');
+    IF jsonb_typeof(beside) <> 'object' OR jsonb_typeof(given) <> 'object' THEN
+        PERFORM tenancy._raise('22023', 'invalid_command', 'metadata and data of the command must be JSON objects or null',
+            'Pass the command''s envelope.');
+    END IF;
+    batch := tenancy._find_batch(dispatch_cj_assessment.batch_id);
+    who := tenancy._attribute_to_batch(batch.tenant_id, batch.user_id, batch.org_id,
+        tenancy._named(beside, 'user_id', 'command'), tenancy._named(beside, 'org_id', 'command'));
     SELECT jsonb_agg(jsonb_build_object('essay_id', e.essay_id, 'text_storage_id', e.text_storage_id, 'spellcheck_metrics', NULL)
                      ORDER BY e.essay_id COLLATE "C") INTO essays
       FROM tenancy.batch_essays AS e
@@ -106,14 +112,15 @@ BEGIN
     data := tenancy._require_model('huleedu.els.cj_assessment.requested.v1', data, 'command');
     RETURN tenancy._publish(batch.tenant_id, 'huleedu.els.cj_assessment.requested.v1', 'batch',
         dispatch_cj_assessment.batch_id::text, 'essay-lifecycle-service', data,
-        coalesce(nullif(dispatch_cj_assessment.command -> 'metadata', 'null'), '{}')
-            || jsonb_build_object('user_id', who.user_id, 'org_id', who.org_id),
-        batch.correlation_id);
+        beside || jsonb_build_object('user_id', who.user_id, 'org_id', who.org_id),
+        coalesce(who.correlation_id,
+                 tenancy._correlation_uuid(tenancy._named(dispatch_cj_assessment.command, 'correlation_id', 'command')),
+                 batch.correlation_id));
 END
 $$;
 
 COMMENT ON FUNCTION tenancy.dispatch_cj_assessment(uuid, jsonb) IS
-'Publishes ELS_CJAssessmentRequestV1 for the batch''s assigned essays and returns the event''s id. Attributed to the identity; without one to the command''s metadata.user_id and org_id, else to the batch''s: never to a placeholder. command: an envelope, or its data (language, llm_config_overrides, assignment_id); NULL: the batch''s own settings. Errors: PT404 batch_not_found; PT403 identity_mismatch, batch_of_another_tenant, batch_of_another_organization; PT422 no_ready_essays; PT401; 22023; 55000.';
+'Publishes ELS_CJAssessmentRequestV1 for the batch''s assigned essays and returns the event''s id. Attributed to the identity; without one to the command''s metadata.user_id and org_id, else to the batch''s: never to a placeholder. command: an envelope, or its data (language, llm_config_overrides, assignment_id); NULL: the batch''s own settings. The correlation id is the identity''s, else the command''s, else the batch''s. Errors: PT404 batch_not_found; PT403 identity_mismatch, batch_of_another_tenant, batch_of_another_organization; PT422 no_ready_essays; PT401; 22023; 55000.';
 
 CREATE FUNCTION tenancy.request_pipeline(batch_id uuid, request jsonb) RETURNS uuid
 LANGUAGE plpgsql
@@ -134,18 +141,19 @@ BEGIN
         PERFORM tenancy._raise('22023', 'batch_id_mismatch', 'The request names another batch',
             'Leave batch_id out of the request, or name the same batch.', jsonb_build_object('parameter', 'request'));
     END IF;
-    who := tenancy._attribute_to_batch(batch.tenant_id, batch.user_id, batch.org_id, request_pipeline.request ->> 'user_id',
-        request_pipeline.request ->> 'org_id');
+    who := tenancy._attribute_to_batch(batch.tenant_id, batch.user_id, batch.org_id,
+        tenancy._named(request_pipeline.request, 'user_id', 'request'), tenancy._named(request_pipeline.request, 'org_id', 'request'));
     data := tenancy._require_model('huleedu.commands.batch.pipeline.v1',
-        request_pipeline.request || jsonb_build_object('batch_id', request_pipeline.batch_id, 'user_id', who.user_id), 'request');
+        jsonb_build_object('client_correlation_id', coalesce(who.correlation_id, batch.correlation_id))
+        || request_pipeline.request || jsonb_build_object('batch_id', request_pipeline.batch_id, 'user_id', who.user_id), 'request');
     RETURN tenancy._publish(batch.tenant_id, 'huleedu.commands.batch.pipeline.v1', 'batch', request_pipeline.batch_id::text,
         'api-gateway', data, jsonb_build_object('user_id', who.user_id, 'org_id', who.org_id),
-        (data ->> 'client_correlation_id')::uuid);
+        coalesce(who.correlation_id, (data ->> 'client_correlation_id')::uuid));
 END
 $$;
 
 COMMENT ON FUNCTION tenancy.request_pipeline(uuid, jsonb) IS
-'Publishes ClientBatchPipelineRequestV1 (requested_pipeline, …) for a batch and returns the event''s id; the organization stands in the envelope''s metadata. The request may leave out batch_id and user_id; what it names must match. Errors: PT404 batch_not_found; PT403 identity_mismatch, batch_of_another_tenant, batch_of_another_organization; 22023 batch_id_mismatch, invalid_request; PT401; 55000.';
+'Publishes ClientBatchPipelineRequestV1 (requested_pipeline, …) for a batch and returns the event''s id; the organization stands in the envelope''s metadata. The request may leave out batch_id and user_id; what it names must match. The correlation id is the identity''s, else the request''s client_correlation_id, else the batch''s. Errors: PT404 batch_not_found; PT403 identity_mismatch, batch_of_another_tenant, batch_of_another_organization; 22023 batch_id_mismatch, invalid_request; PT401; 55000.';
 
 CREATE FUNCTION tenancy.report_consumption(
     batch_id uuid,
@@ -186,7 +194,7 @@ BEGIN
         'consumed_at', tenancy._utc_text(clock_timestamp()));
     RETURN tenancy._publish(batch.tenant_id, 'huleedu.resource.consumption.v1', 'batch', report_consumption.batch_id::text,
         report_consumption.service_name, data, jsonb_build_object('user_id', batch.user_id, 'org_id', batch.org_id),
-        batch.correlation_id);
+        coalesce(tenancy._correlation_uuid(tenancy.correlation_id()), batch.correlation_id));
 END
 $$;
 

@@ -29,8 +29,7 @@ BEGIN
     is_new := NOT FOUND;
     wanted := CASE
         WHEN set_event_consumer.topics IS NULL THEN CASE WHEN is_new THEN NULL ELSE known.topics END
-        WHEN '*' = ANY (set_event_consumer.topics) THEN NULL
-        ELSE ARRAY(SELECT DISTINCT topic FROM unnest(set_event_consumer.topics) AS topic ORDER BY topic)
+        ELSE tenancy._topics(set_event_consumer.topics)
     END;
     IF is_new OR wanted IS DISTINCT FROM known.topics THEN
         IF current_setting('transaction_isolation') <> 'read committed' THEN
@@ -75,6 +74,20 @@ $$;
 
 COMMENT ON FUNCTION tenancy.set_event_consumer(text, text[], interval, integer) IS
 'Makes a consumer of the outbox, or changes it, and returns whether it is new. topics: the event types it is given, ARRAY[''*''] for all. visibility_timeout: how long an event that was handed out is hidden (30 seconds). max_attempts: after how many tries it becomes a dead letter (10). NULL leaves a value; a new consumer is given everything the outbox still holds of its topics. Waits for transactions that have published. Errors: 0A000 isolation_level, 22023, 55000.';
+
+CREATE FUNCTION tenancy._topics(topics text[]) RETURNS text[]
+LANGUAGE plpgsql
+IMMUTABLE
+AS $$
+BEGIN
+    IF '*' = ANY (_topics.topics) THEN
+        RETURN NULL;
+    END IF;
+    RETURN ARRAY(SELECT DISTINCT topic FROM unnest(_topics.topics) AS topic ORDER BY topic);
+END
+$$;
+
+COMMENT ON FUNCTION tenancy._topics(text[]) IS 'Topics as event_consumers keeps them: sorted, each once; NULL for all (a * among them).';
 
 CREATE FUNCTION tenancy.drop_event_consumer(consumer text) RETURNS boolean
 LANGUAGE plpgsql

@@ -5,7 +5,7 @@ COMMENT ON FUNCTION tenancy._read_event(text) IS
 COMMENT ON FUNCTION tenancy._read_model(text, text) IS
 'Reads a document as a model of contract H: the data of the event with this topic, or registration. message: what is wrong with it; document: as the model writes it.';
 COMMENT ON FUNCTION tenancy._event_kind(text, text) IS
-'The topic of contract H an event belongs to, NULL for any other, and whether only the extension''s own functions publish it.';
+'The topic of contract H an event belongs to, NULL for any other, and whether only the extension''s own functions publish it. Error: 22023 invalid_data.';
 COMMENT ON FUNCTION tenancy._derived_event_id(text, text) IS
 'The id of a published event: uuid5 of its topic and data (contract H).';
 COMMENT ON FUNCTION tenancy._correlation_uuid(text) IS
@@ -13,6 +13,8 @@ COMMENT ON FUNCTION tenancy._correlation_uuid(text) IS
 
 COMMENT ON FUNCTION tenancy._consumers_of(text) IS
 'The consumers that are given events of a topic, as of now, whatever the transaction''s snapshot.';
+COMMENT ON FUNCTION tenancy._forgotten_sequence(text) IS
+'The highest sequence of the tenant''s aggregates that trim_events forgot, as of now, whatever the transaction''s snapshot; 0: none.';
 COMMENT ON FUNCTION tenancy._identity_expired() IS
 'Whether the transaction has an identity whose token has expired since: it may not act as if it had none.';
 

@@ -26,8 +26,8 @@ BEGIN
     END IF;
     SELECT c.topics, c.visibility_timeout, c.max_attempts INTO settings
       FROM tenancy.event_consumers AS c WHERE c.consumer = poll_events.consumer;
-    IF NOT FOUND OR (poll_events.topics IS NOT NULL AND settings.topics IS DISTINCT FROM
-                     ARRAY(SELECT DISTINCT topic FROM unnest(poll_events.topics) AS topic ORDER BY topic)) THEN
+    IF NOT FOUND OR (poll_events.topics IS NOT NULL
+                     AND settings.topics IS DISTINCT FROM tenancy._topics(poll_events.topics)) THEN
         PERFORM tenancy.set_event_consumer(poll_events.consumer, poll_events.topics);
         SELECT c.topics, c.visibility_timeout, c.max_attempts INTO settings
           FROM tenancy.event_consumers AS c WHERE c.consumer = poll_events.consumer;

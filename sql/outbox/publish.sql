@@ -29,8 +29,9 @@ LANGUAGE plpgsql
 AS $$
 BEGIN
     IF tenancy.user_id() IS NOT NULL THEN
+        -- What is absent or null names nobody; an empty organization says that there is none.
         IF _attribute.named_user <> tenancy.user_id()
-           OR (_attribute.named_org IS NOT NULL AND _attribute.named_org IS DISTINCT FROM tenancy.org_id()) THEN
+           OR (_attribute.named_org IS NOT NULL AND nullif(_attribute.named_org, '') IS DISTINCT FROM tenancy.org_id()) THEN
             PERFORM tenancy._raise('PT403', 'identity_mismatch',
                 'The user or organization named is not the one that is authenticated',
                 'Leave user_id and org_id out: they are taken from the identity.');
@@ -46,16 +47,16 @@ BEGIN
         PERFORM tenancy._raise('PT401', 'not_authenticated', 'Nobody is authenticated in this transaction',
             'Begin a transaction and call tenancy.authenticate(token) first; an identity ends when its token expires.');
     END IF;
-    IF coalesce(_attribute.named_user, '') = '' THEN
+    IF coalesce(_attribute.named_user, '') IN ('', tenancy._placeholder()) THEN
         PERFORM tenancy._raise('PT401', 'no_identity', 'Nothing says which user this is attributed to',
             'Name the user (user_id), or call tenancy.act_as first.');
     END IF;
     PERFORM tenancy._require_id(_attribute.named_user, 'user_id');
-    IF _attribute.named_org IS NOT NULL THEN
+    IF _attribute.named_org <> '' THEN
         PERFORM tenancy._require_id(_attribute.named_org, 'org_id');
     END IF;
     _attribute.user_id := _attribute.named_user;
-    _attribute.org_id := _attribute.named_org;
+    _attribute.org_id := nullif(_attribute.named_org, '');
     _attribute.namespace := tenancy._namespace();
     _attribute.tenant_id := tenancy._tenant_of(_attribute.namespace, _attribute.user_id, _attribute.org_id);
 END
@@ -63,6 +64,35 @@ $$;
 
 COMMENT ON FUNCTION tenancy._attribute(text, text) IS
 'Who an event or a batch is attributed to: the identity, which what is named must equal; without one, what the service role names. correlation_id: the identity''s, else NULL. There is no placeholder. Errors: PT401 not_authenticated, no_identity; PT403 identity_mismatch and those of the tenant; 22023.';
+
+CREATE FUNCTION tenancy._placeholder() RETURNS text
+LANGUAGE plpgsql
+IMMUTABLE
+AS $$
+BEGIN
+    RETURN 'unknown-user';
+END
+$$;
+
+COMMENT ON FUNCTION tenancy._placeholder() IS
+'What the originals of contract H write where they do not know the user: it names nobody.';
+
+CREATE FUNCTION tenancy._named(document jsonb, member text, parameter text) RETURNS text
+LANGUAGE plpgsql
+STABLE
+AS $$
+BEGIN
+    IF jsonb_typeof(_named.document -> _named.member) NOT IN ('string', 'null') THEN
+        PERFORM tenancy._raise('22023', 'invalid_' || _named.parameter,
+            format('%s: %s must be a text or null', _named.parameter, _named.member),
+            'Ids are written as they stand in tokens.', jsonb_build_object('parameter', _named.parameter));
+    END IF;
+    RETURN _named.document ->> _named.member;
+END
+$$;
+
+COMMENT ON FUNCTION tenancy._named(jsonb, text, text) IS
+'A member of a document that must be a text or null; NULL where it is absent. Error: 22023 invalid_<parameter>.';
 
 CREATE FUNCTION tenancy._next_sequence(tenant_id text, aggregate_type text, aggregate_id text) RETURNS bigint
 LANGUAGE plpgsql
@@ -83,7 +113,17 @@ BEGIN
         VALUES (_next_sequence.tenant_id, _next_sequence.aggregate_type, _next_sequence.aggregate_id, 1)
         ON CONFLICT ON CONSTRAINT event_streams_pkey DO NOTHING
         RETURNING s.last_sequence INTO number;
-        EXIT WHEN FOUND;
+        IF FOUND THEN
+            -- Read with the row in hand: an earlier one of this aggregate may have been removed while the insert waited.
+            number := number + tenancy._forgotten_sequence(_next_sequence.tenant_id);
+            UPDATE tenancy.event_streams AS s
+               SET last_sequence = number
+             WHERE s.tenant_id = _next_sequence.tenant_id
+               AND s.aggregatetype = _next_sequence.aggregate_type
+               AND s.aggregateid = _next_sequence.aggregate_id
+               AND number > 1;
+            EXIT;
+        END IF;
     END LOOP;
     IF number IS NULL THEN
         PERFORM tenancy._raise('40001', 'stream_made_meanwhile', 'Another transaction published the first event of this aggregate',
@@ -209,8 +249,8 @@ AS $$
 DECLARE
     kind record;
     who record;
-    named_user text := coalesce(publish_event.data ->> 'user_id', publish_event.metadata ->> 'user_id');
-    named_org text := coalesce(publish_event.data ->> 'org_id', publish_event.metadata ->> 'org_id');
+    named_user text;
+    named_org text;
 BEGIN
     PERFORM tenancy._require_installed();
     PERFORM tenancy._require_id(publish_event.event_type, 'event_type');
@@ -230,6 +270,10 @@ BEGIN
     IF kind.topic IS NOT NULL THEN
         PERFORM tenancy._require_model(kind.topic, publish_event.data, 'data');
     END IF;
+    named_user := coalesce(tenancy._named(publish_event.data, 'user_id', 'data'),
+                           tenancy._named(publish_event.metadata, 'user_id', 'metadata'));
+    named_org := coalesce(tenancy._named(publish_event.data, 'org_id', 'data'),
+                          tenancy._named(publish_event.metadata, 'org_id', 'metadata'));
     IF publish_event.metadata ->> 'user_id' <> named_user OR publish_event.metadata ->> 'org_id' <> named_org THEN
         PERFORM tenancy._raise('PT403', 'identity_mismatch', 'data and metadata name different users or organizations',
             'Leave user_id and org_id out of metadata: they are written there.');

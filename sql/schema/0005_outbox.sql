@@ -15,6 +15,13 @@ CREATE TABLE tenancy.event_streams (
     CONSTRAINT event_streams_last_sequence_check CHECK (last_sequence > 0)
 ) WITH (fillfactor = 50);
 
+CREATE TABLE tenancy.event_stream_horizons (
+    tenant_id text NOT NULL,
+    forgotten_sequence bigint NOT NULL,
+    updated_at timestamptz NOT NULL DEFAULT now(),
+    CONSTRAINT event_stream_horizons_pkey PRIMARY KEY (tenant_id)
+);
+
 CREATE TABLE tenancy.event_outbox (
     tenant_id text NOT NULL,
     id uuid NOT NULL,
@@ -98,11 +105,20 @@ ALTER TABLE tenancy.event_streams ENABLE ROW LEVEL SECURITY;
 ALTER TABLE tenancy.event_streams FORCE ROW LEVEL SECURITY;
 CREATE POLICY owner_rows ON tenancy.event_streams TO CURRENT_USER USING (true) WITH CHECK (true);
 COMMENT ON POLICY owner_rows ON tenancy.event_streams IS 'Row-level security is forced: the owner''s functions reach the rows through this.';
-COMMENT ON TABLE tenancy.event_streams IS 'One row for each aggregate events were published about: the lock that orders them.';
+COMMENT ON TABLE tenancy.event_streams IS 'One row for each aggregate the outbox holds events about: the lock that orders them. Removed by trim_events with the last of them.';
 COMMENT ON COLUMN tenancy.event_streams.tenant_id IS 'The tenant the event belongs to.';
 COMMENT ON COLUMN tenancy.event_streams.aggregatetype IS 'Kind of the aggregate.';
 COMMENT ON COLUMN tenancy.event_streams.aggregateid IS 'Its id.';
 COMMENT ON COLUMN tenancy.event_streams.last_sequence IS 'Sequence of its newest event.';
+
+ALTER TABLE tenancy.event_stream_horizons ENABLE ROW LEVEL SECURITY;
+ALTER TABLE tenancy.event_stream_horizons FORCE ROW LEVEL SECURITY;
+CREATE POLICY owner_rows ON tenancy.event_stream_horizons TO CURRENT_USER USING (true) WITH CHECK (true);
+COMMENT ON POLICY owner_rows ON tenancy.event_stream_horizons IS 'Row-level security is forced: the owner''s functions reach the rows through this.';
+COMMENT ON TABLE tenancy.event_stream_horizons IS 'Where the sequences of new aggregates begin, so that one that was forgotten and comes back never goes backwards.';
+COMMENT ON COLUMN tenancy.event_stream_horizons.tenant_id IS 'The tenant.';
+COMMENT ON COLUMN tenancy.event_stream_horizons.forgotten_sequence IS 'The highest last_sequence of its aggregates that were removed from event_streams.';
+COMMENT ON COLUMN tenancy.event_stream_horizons.updated_at IS 'When it last changed.';
 
 ALTER TABLE tenancy.event_outbox ENABLE ROW LEVEL SECURITY;
 ALTER TABLE tenancy.event_outbox FORCE ROW LEVEL SECURITY;
@@ -115,7 +131,7 @@ COMMENT ON COLUMN tenancy.event_outbox.aggregatetype IS 'What the event is about
 COMMENT ON COLUMN tenancy.event_outbox.aggregateid IS 'Its id; the message key, so that order is kept.';
 COMMENT ON COLUMN tenancy.event_outbox.type IS 'The event''s topic, such as huleedu.batch.essays.registered.v1.';
 COMMENT ON COLUMN tenancy.event_outbox.payload IS 'The whole envelope (contract H).';
-COMMENT ON COLUMN tenancy.event_outbox.sequence IS '1, 2, 3, … within the aggregate, in the order of the commits.';
+COMMENT ON COLUMN tenancy.event_outbox.sequence IS 'Rises by one within the aggregate, in the order of the commits. From 1, or from above what was forgotten (event_stream_horizons).';
 COMMENT ON COLUMN tenancy.event_outbox.correlation_id IS 'Follows the work; the envelope''s.';
 COMMENT ON COLUMN tenancy.event_outbox.created_at IS 'Begin of the transaction that published it.';
 

@@ -145,6 +145,7 @@ CREATE TABLE tenancy.token_audit_logs (
     user_id text,
     org_id text,
     reason text,
+    correlation_id text,
     actor text NOT NULL DEFAULT session_user,
     created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     CONSTRAINT token_audit_logs_pkey PRIMARY KEY (tenant_id, id),
@@ -245,6 +246,7 @@ COMMENT ON COLUMN tenancy.token_audit_logs.namespace IS 'Namespace of user and o
 COMMENT ON COLUMN tenancy.token_audit_logs.user_id IS 'External id of the user.';
 COMMENT ON COLUMN tenancy.token_audit_logs.org_id IS 'External id of the organization.';
 COMMENT ON COLUMN tenancy.token_audit_logs.reason IS 'Why it was refused or revoked.';
+COMMENT ON COLUMN tenancy.token_audit_logs.correlation_id IS 'The identity''s, where one was in force: follows the work through ledger and events.';
 COMMENT ON COLUMN tenancy.token_audit_logs.actor IS 'The login (session_user).';
 COMMENT ON COLUMN tenancy.token_audit_logs.created_at IS 'When.';
 

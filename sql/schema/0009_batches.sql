@@ -1,8 +1,10 @@
 -- 0009 batches: work that is done for somebody, from its registration to the results, and the inbox of events.
 -- The identity a batch was registered with stands in its row and goes into every event about it.
+-- batches, batch_essays and batch_results hold what tenants made, so they are protected exactly as protect_table protects
+-- a user's table: its policies bind everybody, operators too, but superusers and roles with BYPASSRLS, one of which owns them.
 
 CREATE TABLE tenancy.batches (
-    tenant_id text NOT NULL,
+    tenant_id text NOT NULL DEFAULT tenancy.tenant_id(),
     batch_id uuid NOT NULL,
     user_id text NOT NULL,
     org_id text,
@@ -24,7 +26,7 @@ CREATE TABLE tenancy.batches (
 CREATE INDEX batches_batch_id_idx ON tenancy.batches (batch_id);
 
 CREATE TABLE tenancy.batch_essays (
-    tenant_id text NOT NULL,
+    tenant_id text NOT NULL DEFAULT tenancy.tenant_id(),
     batch_id uuid NOT NULL,
     essay_id text NOT NULL,
     status text NOT NULL DEFAULT 'available',
@@ -39,7 +41,7 @@ CREATE TABLE tenancy.batch_essays (
 );
 
 CREATE TABLE tenancy.batch_results (
-    tenant_id text NOT NULL,
+    tenant_id text NOT NULL DEFAULT tenancy.tenant_id(),
     batch_id uuid NOT NULL,
     essay_id text NOT NULL,
     result jsonb NOT NULL,
@@ -77,10 +79,12 @@ CREATE TABLE tenancy.event_inbox_horizons (
 
 ALTER TABLE tenancy.batches ENABLE ROW LEVEL SECURITY;
 ALTER TABLE tenancy.batches FORCE ROW LEVEL SECURITY;
-CREATE POLICY owner_rows ON tenancy.batches TO CURRENT_USER USING (true) WITH CHECK (true);
-CREATE POLICY tenant_rows ON tenancy.batches FOR SELECT USING (tenant_id = tenancy.tenant_id());
-COMMENT ON POLICY owner_rows ON tenancy.batches IS 'Row-level security is forced: the owner''s functions reach the rows through this.';
-COMMENT ON POLICY tenant_rows ON tenancy.batches IS 'The batches of the identity''s tenant.';
+CREATE POLICY tenancy_floor ON tenancy.batches AS RESTRICTIVE
+    USING (tenant_id = tenancy.tenant_id()) WITH CHECK (tenant_id = tenancy.tenant_id());
+CREATE POLICY tenancy_access ON tenancy.batches
+    USING (tenant_id = tenancy.tenant_id()) WITH CHECK (tenant_id = tenancy.tenant_id());
+COMMENT ON POLICY tenancy_floor ON tenancy.batches IS 'Whatever other policies allow, a row is its tenant''s alone.';
+COMMENT ON POLICY tenancy_access ON tenancy.batches IS 'The batches of the identity''s tenant.';
 COMMENT ON TABLE tenancy.batches IS 'Batches of essays, with the identity they were registered with.';
 COMMENT ON COLUMN tenancy.batches.tenant_id IS 'The tenant it belongs to.';
 COMMENT ON COLUMN tenancy.batches.batch_id IS 'The batch.';
@@ -98,10 +102,12 @@ COMMENT ON COLUMN tenancy.batches.updated_at IS 'When it last changed.';
 
 ALTER TABLE tenancy.batch_essays ENABLE ROW LEVEL SECURITY;
 ALTER TABLE tenancy.batch_essays FORCE ROW LEVEL SECURITY;
-CREATE POLICY owner_rows ON tenancy.batch_essays TO CURRENT_USER USING (true) WITH CHECK (true);
-CREATE POLICY tenant_rows ON tenancy.batch_essays FOR SELECT USING (tenant_id = tenancy.tenant_id());
-COMMENT ON POLICY owner_rows ON tenancy.batch_essays IS 'Row-level security is forced: the owner''s functions reach the rows through this.';
-COMMENT ON POLICY tenant_rows ON tenancy.batch_essays IS 'The essays of the identity''s tenant.';
+CREATE POLICY tenancy_floor ON tenancy.batch_essays AS RESTRICTIVE
+    USING (tenant_id = tenancy.tenant_id()) WITH CHECK (tenant_id = tenancy.tenant_id());
+CREATE POLICY tenancy_access ON tenancy.batch_essays
+    USING (tenant_id = tenancy.tenant_id()) WITH CHECK (tenant_id = tenancy.tenant_id());
+COMMENT ON POLICY tenancy_floor ON tenancy.batch_essays IS 'Whatever other policies allow, a row is its tenant''s alone.';
+COMMENT ON POLICY tenancy_access ON tenancy.batch_essays IS 'The essays of the identity''s tenant.';
 COMMENT ON TABLE tenancy.batch_essays IS 'The slots of a batch.';
 COMMENT ON COLUMN tenancy.batch_essays.tenant_id IS 'The tenant it belongs to.';
 COMMENT ON COLUMN tenancy.batch_essays.batch_id IS 'The batch.';
@@ -114,10 +120,12 @@ COMMENT ON COLUMN tenancy.batch_essays.updated_at IS 'When it last changed.';
 
 ALTER TABLE tenancy.batch_results ENABLE ROW LEVEL SECURITY;
 ALTER TABLE tenancy.batch_results FORCE ROW LEVEL SECURITY;
-CREATE POLICY owner_rows ON tenancy.batch_results TO CURRENT_USER USING (true) WITH CHECK (true);
-CREATE POLICY tenant_rows ON tenancy.batch_results FOR SELECT USING (tenant_id = tenancy.tenant_id());
-COMMENT ON POLICY owner_rows ON tenancy.batch_results IS 'Row-level security is forced: the owner''s functions reach the rows through this.';
-COMMENT ON POLICY tenant_rows ON tenancy.batch_results IS 'The results of the identity''s tenant.';
+CREATE POLICY tenancy_floor ON tenancy.batch_results AS RESTRICTIVE
+    USING (tenant_id = tenancy.tenant_id()) WITH CHECK (tenant_id = tenancy.tenant_id());
+CREATE POLICY tenancy_access ON tenancy.batch_results
+    USING (tenant_id = tenancy.tenant_id()) WITH CHECK (tenant_id = tenancy.tenant_id());
+COMMENT ON POLICY tenancy_floor ON tenancy.batch_results IS 'Whatever other policies allow, a row is its tenant''s alone.';
+COMMENT ON POLICY tenancy_access ON tenancy.batch_results IS 'The results of the identity''s tenant.';
 COMMENT ON TABLE tenancy.batch_results IS 'What came of the essays.';
 COMMENT ON COLUMN tenancy.batch_results.tenant_id IS 'The tenant it belongs to.';
 COMMENT ON COLUMN tenancy.batch_results.batch_id IS 'The batch.';

@@ -197,9 +197,10 @@ CREATE FUNCTION tenancy._audit_token(
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-    INSERT INTO tenancy.token_audit_logs (tenant_id, action, kind, token_id, namespace, user_id, org_id, reason)
+    INSERT INTO tenancy.token_audit_logs (tenant_id, action, kind, token_id, namespace, user_id, org_id, reason, correlation_id)
     VALUES (coalesce(_audit_token.tenant_id, ''), _audit_token.action, _audit_token.kind, _audit_token.token_id,
-            coalesce(_audit_token.namespace, ''), _audit_token.user_id, _audit_token.org_id, _audit_token.reason);
+            coalesce(_audit_token.namespace, ''), _audit_token.user_id, _audit_token.org_id, _audit_token.reason,
+            tenancy.correlation_id());
 END
 $$;
 COMMENT ON FUNCTION tenancy._audit_token(text, text, text, uuid, text, text, text, text) IS

@@ -86,7 +86,7 @@ fn event_kind(
     data: &str,
 ) -> TableIterator<'static, (name!(topic, Option<String>), name!(reserved, bool))> {
     pg::entry(|| {
-        let kind = Kind::of(event_type, &parsed(data).unwrap_or_default());
+        let kind = Kind::of(event_type, &parsed(data).map_err(unreadable)?);
         Ok(TableIterator::once((kind.map(|kind| kind.topic().to_owned()), kind.is_some_and(Kind::is_reserved))))
     })
 }
@@ -94,12 +94,7 @@ fn event_kind(
 /// The id of a published event, derived from its topic and data (contract H).
 #[pg_extern(name = "_derived_event_id", immutable, parallel_safe)]
 fn derived_event_id(topic: &str, data: &str) -> pgrx::Uuid {
-    pg::entry(|| {
-        let data = parsed(data).map_err(|problem| {
-            Error::new(State::INVALID_PARAMETER, "invalid_event", problem.message).hint("Pass the event's data.")
-        })?;
-        Ok(uuid(python::event_id(topic, &data)))
-    })
+    pg::entry(|| Ok(uuid(python::event_id(topic, &parsed(data).map_err(unreadable)?))))
 }
 
 /// The consumers that are given events of a topic, as of now: an old snapshot would miss one that was made since.
@@ -114,6 +109,20 @@ fn consumers_of(topic: &str) -> TableIterator<'static, (name!(consumer, String),
             |row| Ok((row.text(1).unwrap_or_default(),)),
         )?;
         Ok(TableIterator::new(consumers))
+    })
+}
+
+/// How far the sequences of the tenant's forgotten aggregates had come, as of now.
+#[pg_extern(name = "_forgotten_sequence", volatile)]
+fn forgotten_sequence(tenant_id: &str) -> i64 {
+    pg::entry(|| {
+        let sequence = sql::query_opt(
+            "SELECT h.forgotten_sequence FROM tenancy.event_stream_horizons AS h WHERE h.tenant_id = $1",
+            &[Arg::Text(Some(tenant_id))],
+            Mode::ReadLatest,
+            |row| Ok(row.get::<i64>(1)),
+        )?;
+        Ok(sequence.flatten().unwrap_or_default())
     })
 }
 
@@ -142,6 +151,12 @@ fn parsed(document: &str) -> Result<Value, Problem> {
         reason: "invalid_envelope",
         message: "a number is out of range, or the document is nested too deep".to_owned(),
     })
+}
+
+fn unreadable(problem: Problem) -> Error {
+    Error::new(State::INVALID_PARAMETER, "invalid_data", problem.message)
+        .hint("Nest data less deep, and keep numbers within a double's range.")
+        .detail("parameter", "data")
 }
 
 fn uuid(id: uuid::Uuid) -> pgrx::Uuid {

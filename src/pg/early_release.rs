@@ -64,10 +64,13 @@ pub(super) fn forget() {
     restore();
 }
 
-/// At the end of a subtransaction: its locks pass to its parent, or are gone.
+/// At the end of a subtransaction: its locks pass to its parent, or are gone. The lock of its id is released even where
+/// it committed: whoever waits for it waits for the whole transaction then.
 pub(super) fn end_of_subtransaction(level: i32, committed: bool) {
-    if let Some(contended) = OFFERED.get().filter(|contended| contended.nest_level >= level) {
-        OFFERED.set(committed.then_some(Contended { nest_level: level - 1, ..contended }));
+    if OFFERED.get().is_some_and(|contended| contended.nest_level >= level) {
+        // SAFETY: reads the transaction's state.
+        let xid = unsafe { pg_sys::GetTopTransactionIdIfAny() };
+        OFFERED.set(committed.then_some(Contended { xid, nest_level: level - 1 }));
     }
 }
 

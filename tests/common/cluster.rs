@@ -147,6 +147,19 @@ impl Cluster {
             .unwrap_or_else(|error| panic!("{program} does not run: {error}"))
     }
 
+    /// The same, not waited for: a process of its own, which the test may kill.
+    pub fn spawn_client(&self, program: &str, arguments: &[&str]) -> Child {
+        command(program)
+            .env("PGHOST", self.folder())
+            .env("PGUSER", "postgres")
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap_or_else(|error| panic!("{program} does not run: {error}"))
+    }
+
     /// Where the socket, the log and the master key are; data is below it.
     pub fn folder(&self) -> &Path {
         &self.folder

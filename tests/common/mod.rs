@@ -17,12 +17,14 @@
 mod cluster;
 mod database;
 mod errors;
+mod pages;
 mod shared;
 mod tokens;
 
 pub use cluster::{Cluster, Options, cluster};
 pub use database::{Database, Notices};
 pub use errors::{disconnected, fails_with, refused};
+pub use pages::{psql, sql_blocks};
 pub use shared::{shared_file, shared_json};
 pub use tokens::{AUDIENCE, ISSUER, KEY_ID, SECRET, Token, base64url, hs256, jws};
 

@@ -1,6 +1,7 @@
-//! Eight consumers, each event three times in random order, consumers killed at random: every event is charged once.
+//! Eight consumers, each event three times in random order, consumers killed at random, half of them as sessions
+//! (pg_terminate_backend) and half as processes (SIGKILL): every event is charged once.
 
-use crate::common::in_parallel;
+use crate::common::{Database, in_parallel};
 use crate::world::{available, consumption, one, school};
 use serde_json::Value;
 use std::sync::Mutex;
@@ -29,98 +30,139 @@ fn seed() -> u64 {
     seed
 }
 
+struct Run {
+    database: Database<'static>,
+    queue: Mutex<Vec<u64>>,
+    random: Mutex<Random>,
+    working: AtomicUsize,
+    sessions_killed: AtomicUsize,
+    processes_killed: AtomicUsize,
+}
+
 #[test]
 fn every_event_is_charged_once() {
-    let database = school();
     let mut random = Random(seed());
     let mut deliveries: Vec<u64> = (0..EVENTS * 3).map(|number| number % EVENTS).collect();
     for last in (1..deliveries.len()).rev() {
         deliveries.swap(last, random.below(last + 1));
     }
-    let queue = Mutex::new(deliveries);
-    let killed = AtomicUsize::new(0);
-    let working = AtomicUsize::new(CONSUMERS);
-    let random = Mutex::new(random);
+    let run = Run {
+        database: school(),
+        queue: Mutex::new(deliveries),
+        random: Mutex::new(random),
+        working: AtomicUsize::new(CONSUMERS),
+        sessions_killed: AtomicUsize::new(0),
+        processes_killed: AtomicUsize::new(0),
+    };
     in_parallel(CONSUMERS + 1, |index| {
-        if index == CONSUMERS {
-            // The killer: one of the consumers' sessions at a time, whatever it is doing.
-            let mut superuser = database.superuser();
-            while working.load(Ordering::Relaxed) > 0 {
-                std::thread::sleep(Duration::from_millis(15));
-                let pids: Vec<i32> = superuser
-                    .query(
-                        "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND usename = 'svc'",
-                        &[],
-                    )
-                    .unwrap()
-                    .iter()
-                    .map(|row| row.get(0))
-                    .collect();
-                if !pids.is_empty() && killed.load(Ordering::Relaxed) < 60 {
-                    let pid = pids[random.lock().unwrap().below(pids.len())];
-                    superuser.execute("SELECT pg_terminate_backend($1)", &[&pid]).unwrap();
-                    killed.fetch_add(1, Ordering::Relaxed);
-                }
-            }
-            return;
+        match index {
+            CONSUMERS => return run.kill_sessions(),
+            index if index % 2 == 0 => run.consume_in_a_session(),
+            _ => run.consume_in_processes(),
         }
-        let mut client = database.connect("svc");
-        loop {
-            // Up to three at a time, as an array.
-            let batch: Vec<u64> = {
-                let mut queue = queue.lock().unwrap();
-                let keep = queue.len() - queue.len().min(1 + random.lock().unwrap().below(3));
-                queue.split_off(keep)
-            };
-            if batch.is_empty() {
-                break;
-            }
-            let envelopes: Value = batch
-                .iter()
-                .map(|number| consumption(&uuid::Uuid::from_u128(u128::from(*number) + 1).to_string(), 1))
-                .collect();
-            // A consumer that dies does not acknowledge: what it took is delivered again.
+        run.working.fetch_sub(1, Ordering::Relaxed);
+    });
+    let (sessions, processes) =
+        (run.sessions_killed.load(Ordering::Relaxed), run.processes_killed.load(Ordering::Relaxed));
+    eprintln!("killed: {sessions} sessions, {processes} processes");
+    assert!(sessions > 0 && processes > 0);
+    every_event_counts_once(&run.database);
+}
+
+impl Run {
+    fn below(&self, end: usize) -> usize {
+        self.random.lock().unwrap().below(end)
+    }
+
+    /// Up to three deliveries, as an array.
+    fn next(&self) -> Option<Value> {
+        let count = 1 + self.below(3);
+        let mut queue = self.queue.lock().unwrap();
+        let keep = queue.len().saturating_sub(count);
+        let numbers = queue.split_off(keep);
+        let event = |number: &u64| consumption(&uuid::Uuid::from_u128(u128::from(*number) + 1).to_string(), 1);
+        (!numbers.is_empty()).then(|| numbers.iter().map(event).collect())
+    }
+
+    /// A consumer that dies does not acknowledge: what it took is delivered again.
+    fn consume_in_a_session(&self) {
+        let mut client = self.database.connect("svc");
+        while let Some(envelopes) = self.next() {
             while client.query("SELECT * FROM tenancy.consume_event($1)", &[&envelopes]).is_err() {
                 client = loop {
-                    match database.config("svc").connect(postgres::NoTls) {
+                    match self.database.config("svc").connect(postgres::NoTls) {
                         Ok(client) => break client,
                         Err(_) => std::thread::sleep(Duration::from_millis(5)),
                     }
                 };
             }
         }
-        working.fetch_sub(1, Ordering::Relaxed);
-    });
-
-    let mut superuser = database.superuser();
-    eprintln!("{} sessions were killed", killed.load(Ordering::Relaxed));
-    assert!(killed.load(Ordering::Relaxed) > 0);
-    assert_eq!(available(&mut superuser), 500 - EVENTS as i64);
-    let count =
-        |superuser: &mut postgres::Client, from: &str| one::<i64>(superuser, &format!("SELECT count(*) FROM {from}"));
-    assert_eq!(
-        count(&mut superuser, "tenancy.event_inbox WHERE status = 'processed' AND (result ->> 'success')::boolean"),
-        EVENTS as i64
-    );
-    assert_eq!(count(&mut superuser, "tenancy.event_inbox"), EVENTS as i64);
-    assert_eq!(count(&mut superuser, "tenancy.credit_transactions WHERE credits_amount < 0"), EVENTS as i64);
-    let changes = "tenancy.event_outbox WHERE type = 'huleedu.entitlements.credit.balance.changed.v1'";
-    assert_eq!(count(&mut superuser, changes), EVENTS as i64);
-    // The ledger verified: each row's balance follows from the one before, and the events tell the same story.
-    let broken: i64 = one(
-        &mut superuser,
-        "SELECT count(*) FROM (SELECT balance_after - credits_amount - lag(balance_after) OVER (PARTITION BY pool_id ORDER BY seq) AS gap
-                                 FROM tenancy.credit_transactions) AS l WHERE gap <> 0",
-    );
-    assert_eq!(broken, 0);
-    if one::<bool>(&mut superuser, "SELECT to_regprocedure('tenancy.verify_ledger(text)') IS NOT NULL") {
-        assert_eq!(count(&mut superuser, "tenancy.verify_ledger()"), 0, "the ledger does not verify");
     }
+
+    /// Each delivery by a process of its own. Its statement may have been committed when it dies, or not.
+    fn consume_in_processes(&self) {
+        while let Some(envelopes) = self.next() {
+            let statement = format!("SELECT count(*) FROM tenancy.consume_event($event${envelopes}$event$)");
+            let arguments = ["-Xq", "-v", "ON_ERROR_STOP=1", "-U", "svc", "-d", &self.database.name, "-c", &statement];
+            loop {
+                let mut process = self.database.cluster().spawn_client("psql", &arguments);
+                if self.below(2) == 0 {
+                    std::thread::sleep(Duration::from_millis(self.below(80) as u64));
+                    let _ = process.kill();
+                }
+                let status = process.wait().expect("the process ends");
+                if status.success() {
+                    break;
+                }
+                if std::os::unix::process::ExitStatusExt::signal(&status) == Some(9) {
+                    self.processes_killed.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+        }
+    }
+
+    /// One of the consumers' sessions at a time, whatever it is doing.
+    fn kill_sessions(&self) {
+        let mut superuser = self.database.superuser();
+        let sessions = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND usename = 'svc'";
+        while self.working.load(Ordering::Relaxed) > 0 {
+            std::thread::sleep(Duration::from_millis(15));
+            let pids: Vec<i32> = superuser.query(sessions, &[]).unwrap().iter().map(|row| row.get(0)).collect();
+            if !pids.is_empty() && self.sessions_killed.load(Ordering::Relaxed) < 60 {
+                superuser.execute("SELECT pg_terminate_backend($1)", &[&pids[self.below(pids.len())]]).unwrap();
+                self.sessions_killed.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+}
+
+fn every_event_counts_once(database: &Database) {
+    let mut superuser = database.superuser();
+    let events = EVENTS as i64;
+    // A process that was killed may have left a statement that is still running.
+    let running = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND usename = 'svc'";
+    while one::<i64>(&mut superuser, running) > 0 {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert_eq!(available(&mut superuser), 500 - events);
+    let changes = "tenancy.event_outbox WHERE type = 'huleedu.entitlements.credit.balance.changed.v1'";
+    for (what, expected) in [
+        ("tenancy.event_inbox WHERE status = 'processed' AND (result ->> 'success')::boolean", events),
+        ("tenancy.event_inbox", events),
+        ("tenancy.credit_transactions WHERE credits_amount < 0", events),
+        ("tenancy.credit_operations WHERE operation_status = 'completed' AND consumed_from = 'org'", events),
+        (changes, events),
+        ("tenancy.event_outbox WHERE type = 'huleedu.entitlements.usage.recorded.v1'", events),
+        ("tenancy.verify_ledger()", 0),
+    ] {
+        assert_eq!(one::<i64>(&mut superuser, &format!("SELECT count(*) FROM {what}")), expected, "{what}");
+    }
+    // The events tell the ledger's story, in its order.
     let told: Vec<i64> = superuser
         .query(&format!("SELECT (payload #>> '{{data,new_balance}}')::bigint FROM {changes} ORDER BY sequence"), &[])
         .unwrap()
         .iter()
         .map(|row| row.get(0))
         .collect();
-    assert_eq!(told, (500 - EVENTS as i64..500).rev().collect::<Vec<_>>());
+    assert_eq!(told, (500 - events..500).rev().collect::<Vec<_>>());
 }

@@ -95,6 +95,21 @@ fn what_cannot_be_read_is_rejected_recorded_and_blocks_nothing() {
     }
 }
 
+/// Each event is taken in a subtransaction; nothing of that shows.
+#[test]
+fn nothing_is_said_beside_the_answers() {
+    let database = school();
+    let (mut service, notices) = database.connect_with_notices("svc");
+    for number in 1..4u128 {
+        let id = |half: u128| uuid::Uuid::from_u128(number * 2 + half).to_string();
+        let envelopes = json!([consumption(&id(0), 1), consumption(&id(1), 2)]);
+        let rows = service.query("SELECT status FROM tenancy.consume_event($1)", &[&envelopes]).unwrap();
+        assert!(rows.iter().all(|row| row.get::<_, &str>(0) == "processed"));
+    }
+    let said: Vec<String> = notices.lock().unwrap().iter().map(|notice| notice.message().to_owned()).collect();
+    assert_eq!(said, [""; 0]);
+}
+
 #[test]
 fn an_array_is_answered_in_order() {
     let database = school();

@@ -71,7 +71,7 @@ fn wal2json_and_poll_events_tell_the_same_in_the_same_order() {
 }
 
 /// Newer minor versions of the server ask which output plugins are safe to use.
-fn allow_wal2json(superuser: &mut postgres::Client) {
+pub fn allow_wal2json(superuser: &mut postgres::Client) {
     let setting = "SELECT setting FROM pg_settings WHERE name = 'output_plugin_libraries'";
     let Some(row) = superuser.query_opt(setting, &[]).unwrap() else { return };
     let plugins = format!("{}, wal2json", row.get::<_, &str>(0));

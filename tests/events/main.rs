@@ -3,10 +3,15 @@
 mod batches;
 #[path = "../common/mod.rs"]
 mod common;
+mod correlation;
+mod documentation;
 mod exactly_once;
+mod hostile;
 mod inbox;
 mod logical;
 mod outbox;
 mod payloads;
 mod polling;
+mod protection;
+mod trimming;
 mod world;

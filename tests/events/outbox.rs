@@ -39,7 +39,6 @@ fn nobody_is_named_but_who_is_authenticated() {
     refused(app.query(PUBLISH, &[&"x", &json!({"user_id": USER}), &None::<Value>]), "PT401", "not_authenticated");
     for (data, metadata) in [
         (json!({"user_id": "other"}), None),
-        (json!({"user_id": 17}), None),
         (json!({"org_id": "other"}), None),
         (json!({"user_id": USER, "org_id": "other"}), None),
         (json!({}), Some(json!({"user_id": "other"}))),

@@ -109,6 +109,22 @@ fn the_payloads_go_through_end_to_end() {
     assert_eq!(available(&mut superuser), 497);
 }
 
+/// The demo runs in a clone without the payloads: it has copies of its own, which say the same.
+#[test]
+fn the_demo_s_copies_are_the_payloads() {
+    for (shared, copy) in [
+        ("01_batch_registration_request_v1", "01_registration"),
+        ("02_batch_essays_registered_envelope", "02_essays_registered"),
+        ("03_els_cj_assessment_request_envelope", "03_assessment_requested"),
+        ("04_resource_consumption_v1_envelope", "04_consumption"),
+    ] {
+        let Some(payload) = shared_json(&format!("payloads/{shared}.json")) else { return };
+        let file = format!("{}/demo/school/{copy}.json", env!("CARGO_MANIFEST_DIR"));
+        let text = std::fs::read_to_string(&file).unwrap();
+        assert_eq!(serde_json::from_str::<Value>(&text).unwrap(), payload, "{copy}");
+    }
+}
+
 fn same_identity(document: &Value) {
     assert_eq!((&document["user_id"], &document["org_id"]), (&json!(USER), &json!(ORG)));
 }

@@ -14,41 +14,15 @@ pub fn school() -> Database<'static> {
 
 pub fn school_in(cluster: &Cluster) -> Database<'_> {
     let database = cluster.database();
-    let mut superuser = database.superuser();
-    superuser
+    database
+        .superuser()
         .batch_execute(&format!(
             "SELECT tenancy.register_user('{USER}'); SELECT tenancy.register_organization('{ORG}', 'Malmo');
              SELECT tenancy.set_subscription('{ORG}', 'teams', 'active', 5); SELECT tenancy.assign_seat('{ORG}', '{USER}');
              SELECT tenancy.grant_credits(500, org_id => '{ORG}');"
         ))
         .expect("the school can be registered");
-    stand_in(&mut superuser);
     database
-}
-
-/// Until the credits domain has consume_credits: one that charges the organization through the real ledger.
-fn stand_in(superuser: &mut Client) {
-    superuser
-        .batch_execute(
-            r#"DO $do$ BEGIN
-            IF to_regproc('tenancy.consume_credits') IS NULL THEN
-                CREATE TABLE tenancy.credit_costs (metric text PRIMARY KEY, cost numeric);
-                INSERT INTO tenancy.credit_costs VALUES ('cj_comparison', 1);
-                CREATE FUNCTION tenancy.consume_credits(user_id text, org_id text, metric text, amount integer, batch_id text DEFAULT NULL,
-                    correlation_id text DEFAULT NULL, OUT success boolean, OUT new_balance numeric, OUT consumed_from text)
-                LANGUAGE plpgsql SECURITY DEFINER AS $$
-                BEGIN
-                    IF NOT EXISTS (SELECT FROM tenancy.credit_costs c WHERE c.metric = consume_credits.metric) OR amount = 0 THEN
-                        success := true; new_balance := 0; consumed_from := 'none'; RETURN;
-                    END IF;
-                    success := tenancy.deduct_credits_pooled(user_id, amount, org_id, metric, batch_id);
-                    new_balance := (SELECT available FROM tenancy.credit_balance(org_id => consume_credits.org_id));
-                    consumed_from := CASE WHEN success THEN 'org' ELSE 'user' END;
-                END $$;
-            END IF;
-        END $do$"#,
-        )
-        .expect("the stand-in can be made");
 }
 
 /// Runs `work` as the teacher, in a transaction of its own that commits.

@@ -1,22 +1,16 @@
 //! The how-tos of isolation: every block of SQL, run as it stands.
 
-use crate::common::{Database, cluster};
+use crate::common::{Database, cluster, psql, sql_blocks};
 use crate::world::{column, value};
 use std::fs;
 
 /// The blocks of a page, each to be sent on its own: CALL and CREATE INDEX CONCURRENTLY want no transaction around them.
 fn blocks(page: &str) -> String {
-    let file = format!("{}/docs/how-to/{page}.md", env!("CARGO_MANIFEST_DIR"));
-    let text = fs::read_to_string(&file).unwrap_or_else(|error| panic!("{file}: {error}"));
-    text.split("```sql\n").skip(1).map(|rest| rest.split_once("```").unwrap().0).collect()
+    sql_blocks(&format!("docs/how-to/{page}.md")).concat()
 }
 
 fn run(database: &Database, role: &str, script: &str) -> String {
-    let file = cluster().write_file(&format!("{}.sql", database.name), script, 0o644);
-    let arguments = ["-XqAt", "-v", "ON_ERROR_STOP=1", "-U", role, "-d", &database.name, "-f", file.to_str().unwrap()];
-    let output = cluster().client("psql", &arguments);
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8_lossy(&output.stdout).into_owned()
+    psql(database, role, &[], script).0
 }
 
 fn database_of_operators() -> Database<'static> {

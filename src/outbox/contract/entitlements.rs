@@ -1,8 +1,7 @@
 //! What was consumed, and what became of the credits.
 
-use super::lax::{Integer, Moment};
+use super::lax::{Float, Integer, Moment, Scalar};
 use super::name::EventName;
-use super::text::Bounded;
 use serde::{Deserialize, Deserializer, Serialize, de};
 
 /// ResourceConsumptionV1: what was used, by whom, on whose account. Empty texts are valid.
@@ -84,19 +83,56 @@ pub enum SubjectType {
 }
 
 /// CreditBalanceChangedV1.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct CreditBalanceChangedV1 {
     /// Whose balance.
     pub subject: SubjectRefV1,
     /// By how much, negative for a charge.
-    pub delta: Integer,
+    pub delta: Credits,
     /// The balance after it.
-    pub new_balance: Integer,
+    pub new_balance: Credits,
     /// Why.
     pub reason: String,
     /// Follows the work.
     pub correlation_id: String,
+}
+
+/// An amount of credits: whole in contract H; here a metric may also cost a fraction of a credit, and nothing is rounded.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[serde(untagged)]
+pub enum Credits {
+    /// Whole credits.
+    Whole(i64),
+    /// Others.
+    Fraction(f64),
+}
+
+impl<'de> Deserialize<'de> for Credits {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_any(Scalar(
+            |found| match Integer::read(found) {
+                Ok(Integer(whole)) => Ok(Credits::Whole(whole)),
+                Err(_) => Float::read(found).map(|Float(value)| Credits::Fraction(value)),
+            },
+            "a number",
+        ))
+    }
+}
+
+#[cfg(test)]
+impl schemars::JsonSchema for Credits {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Credits".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({"type": "number"})
+    }
 }
 
 /// UsageRecordedV1.
@@ -136,25 +172,4 @@ pub struct RateLimitExceededV1 {
     pub window_seconds: Integer,
     /// Follows the work.
     pub correlation_id: String,
-}
-
-/// ClientBatchPipelineRequestV1: a user asks for a pipeline on a batch. The organization stands in the envelope's metadata.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
-pub struct ClientBatchPipelineRequestV1 {
-    /// The batch.
-    pub batch_id: Bounded<1, 255, true>,
-    /// The pipeline's last phase, such as ai_feedback or cj_assessment.
-    pub requested_pipeline: Bounded<1, 100, true>,
-    /// The client's correlation id; made up where it is absent.
-    #[serde(default = "uuid::Uuid::now_v7")]
-    pub client_correlation_id: uuid::Uuid,
-    /// Who asks.
-    pub user_id: Bounded<1, 255, true>,
-    /// Whether it was asked before.
-    #[serde(default)]
-    pub is_retry: super::lax::Boolean,
-    /// Why it is asked again.
-    #[serde(default)]
-    pub retry_reason: Option<Bounded<0, 500, true>>,
 }

@@ -64,11 +64,13 @@ pub enum Kind {
     UsageRecorded,
     /// RateLimitExceededV1.
     RateLimitExceeded,
+    /// PipelineDeniedV1.
+    PipelineDenied,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Kind; 7] = [
+    pub const ALL: [Kind; 8] = [
         Kind::BatchEssaysRegistered,
         Kind::CjAssessmentRequested,
         Kind::PipelineRequested,
@@ -76,6 +78,7 @@ impl Kind {
         Kind::CreditBalanceChanged,
         Kind::UsageRecorded,
         Kind::RateLimitExceeded,
+        Kind::PipelineDenied,
     ];
 
     /// The topic its events go to.
@@ -88,6 +91,7 @@ impl Kind {
             Kind::CreditBalanceChanged => "huleedu.entitlements.credit.balance.changed.v1",
             Kind::UsageRecorded => "huleedu.entitlements.usage.recorded.v1",
             Kind::RateLimitExceeded => "huleedu.entitlements.rate_limit.exceeded.v1",
+            Kind::PipelineDenied => "huleedu.pipeline.denied.v1",
         }
     }
 
@@ -98,6 +102,7 @@ impl Kind {
             Kind::CjAssessmentRequested => Some("els.cj_assessment.requested"),
             Kind::PipelineRequested => Some("client.batch.pipeline.request"),
             Kind::ResourceConsumption => Some("resource.consumption.reported"),
+            Kind::PipelineDenied => Some("pipeline.denied"),
             _ => None,
         }
     }

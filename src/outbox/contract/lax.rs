@@ -32,6 +32,16 @@ const NOT_A_BOOLEAN: &str = "must be a boolean";
 const EXACT: f64 = 9_007_199_254_740_992.0;
 
 impl Integer {
+    pub(super) fn read(found: Found<'_>) -> Result<Self, &'static str> {
+        let plain = |result: Result<Integer, de::value::Error>| result.map_err(|_| NOT_AN_INTEGER);
+        match found {
+            Found::Boolean(value) => Ok(Integer(value.into())),
+            Found::Whole(value) => i64::try_from(value).map(Integer).map_err(|_| "is out of range"),
+            Found::Number(value) => plain(Integer::from_float(value)),
+            Found::Text(text) => plain(Integer::from_text(text)),
+        }
+    }
+
     fn from_float<E: de::Error>(value: f64) -> Result<Self, E> {
         if value.fract() != 0.0 || value.abs() > EXACT {
             return Err(E::custom(NOT_AN_INTEGER));
@@ -50,6 +60,18 @@ impl Integer {
     }
 }
 
+impl Float {
+    pub(super) fn read(found: Found<'_>) -> Result<Self, &'static str> {
+        let value = match found {
+            Found::Boolean(value) => f64::from(u8::from(value)),
+            Found::Whole(value) => value as f64,
+            Found::Number(value) => value,
+            Found::Text(text) => digits(text).and_then(|text| text.parse().ok()).ok_or(NOT_A_NUMBER)?,
+        };
+        if value.is_finite() { Ok(Float(value)) } else { Err(NOT_A_NUMBER) }
+    }
+}
+
 /// The text without white space around it and single underscores between its digits; none for other underscores.
 fn digits(text: &str) -> Option<String> {
     let text = text.trim();
@@ -63,10 +85,12 @@ fn digits(text: &str) -> Option<String> {
     Some(text.replace('_', ""))
 }
 
-struct Scalar<T>(fn(Found<'_>) -> Result<T, &'static str>, &'static str);
+/// Reads one scalar by a rule; the text says what was expected.
+pub(super) struct Scalar<T>(pub fn(Found<'_>) -> Result<T, &'static str>, pub &'static str);
 
 /// What stands in the document.
-enum Found<'a> {
+#[derive(Clone, Copy)]
+pub(super) enum Found<'a> {
     Boolean(bool),
     Whole(i128),
     Number(f64),
@@ -103,31 +127,13 @@ impl<T> Visitor<'_> for Scalar<T> {
 
 impl<'de> Deserialize<'de> for Integer {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        fn read(found: Found) -> Result<Integer, &'static str> {
-            let plain = |result: Result<Integer, de::value::Error>| result.map_err(|_| NOT_AN_INTEGER);
-            match found {
-                Found::Boolean(value) => Ok(Integer(value.into())),
-                Found::Whole(value) => i64::try_from(value).map(Integer).map_err(|_| "is out of range"),
-                Found::Number(value) => plain(Integer::from_float(value)),
-                Found::Text(text) => plain(Integer::from_text(text)),
-            }
-        }
-        from.deserialize_any(Scalar(read, "an integer"))
+        from.deserialize_any(Scalar(Integer::read, "an integer"))
     }
 }
 
 impl<'de> Deserialize<'de> for Float {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        fn read(found: Found) -> Result<Float, &'static str> {
-            let value = match found {
-                Found::Boolean(value) => f64::from(u8::from(value)),
-                Found::Whole(value) => value as f64,
-                Found::Number(value) => value,
-                Found::Text(text) => digits(text).and_then(|text| text.parse().ok()).ok_or(NOT_A_NUMBER)?,
-            };
-            if value.is_finite() { Ok(Float(value)) } else { Err(NOT_A_NUMBER) }
-        }
-        from.deserialize_any(Scalar(read, "a number"))
+        from.deserialize_any(Scalar(Float::read, "a number"))
     }
 }
 

@@ -8,6 +8,7 @@ pub mod entitlements;
 pub mod envelope;
 pub mod lax;
 pub mod name;
+pub mod pipeline;
 pub mod python;
 pub mod reading;
 pub mod text;

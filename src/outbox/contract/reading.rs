@@ -1,10 +1,9 @@
 //! From any document to a typed event, or to what is wrong with it.
 
 use super::batch::{BatchEssaysRegistered, BatchRegistrationRequestV1, CjAssessmentRequestV1};
-use super::entitlements::{
-    ClientBatchPipelineRequestV1, CreditBalanceChangedV1, RateLimitExceededV1, ResourceConsumptionV1, UsageRecordedV1,
-};
+use super::entitlements::{CreditBalanceChangedV1, RateLimitExceededV1, ResourceConsumptionV1, UsageRecordedV1};
 use super::envelope::{EventEnvelope, Kind};
+use super::pipeline::{ClientBatchPipelineRequestV1, PipelineDeniedV1};
 use super::python;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -44,6 +43,9 @@ pub struct Reading {
 
 /// Reads an envelope and, where it is of a known kind, its data.
 pub fn read(document: &Value) -> Result<Reading, Problem> {
+    if !document.is_object() {
+        return Err(Problem { reason: "invalid_envelope", message: "must be an object".to_owned() });
+    }
     let envelope: EventEnvelope = typed(document, "invalid_envelope", "")?;
     let kind = Kind::of(&envelope.event_type, &envelope.data);
     let data = match kind {
@@ -82,13 +84,15 @@ impl Model {
             reason: &'static str,
             at: &str,
         ) -> Result<Value, Problem> {
-            written(&typed::<T>(document, reason, at)?, reason)
+            let written = written(&typed::<T>(document, reason, at)?, reason)?;
+            same_shape(document, &written, reason, at)?;
+            Ok(written)
         }
         match self {
             Model::BatchRegistration => {
                 let request: BatchRegistrationRequestV1 = typed(document, reason, at)?;
                 request.check().map_err(|message| Problem { reason, message: message.to_owned() })?;
-                written(&request, reason)
+                through::<BatchRegistrationRequestV1>(document, reason, at)
             }
             Model::Event(kind) => match kind {
                 Kind::BatchEssaysRegistered => through::<BatchEssaysRegistered>(document, reason, at),
@@ -98,6 +102,7 @@ impl Model {
                 Kind::CreditBalanceChanged => through::<CreditBalanceChangedV1>(document, reason, at),
                 Kind::UsageRecorded => through::<UsageRecordedV1>(document, reason, at),
                 Kind::RateLimitExceeded => through::<RateLimitExceededV1>(document, reason, at),
+                Kind::PipelineDenied => through::<PipelineDeniedV1>(document, reason, at),
             },
         }
     }
@@ -114,6 +119,31 @@ fn typed<T: DeserializeOwned>(document: &Value, reason: &'static str, at: &str) 
         };
         Problem { reason, message: format!("{place}{}", without_values(&error.into_inner().to_string())) }
     })
+}
+
+/// serde also reads a list as the members of a struct, and an object as a variant of an enum; the originals do not.
+fn same_shape(sent: &Value, read: &Value, reason: &'static str, at: &str) -> Result<(), Problem> {
+    let place = |name: &str| if at.is_empty() { name.to_owned() } else { format!("{at}.{name}") };
+    match (sent, read) {
+        (Value::Object(sent), Value::Object(read)) => sent
+            .iter()
+            .filter_map(|(name, value)| Some((name, value, read.get(name)?)))
+            .try_for_each(|(name, sent, read)| same_shape(sent, read, reason, &place(name))),
+        (Value::Array(sent), Value::Array(read)) => sent
+            .iter()
+            .zip(read)
+            .enumerate()
+            .try_for_each(|(index, (sent, read))| same_shape(sent, read, reason, &place(&index.to_string()))),
+        (Value::Array(_) | Value::Object(_), _) | (_, Value::Array(_) | Value::Object(_)) => {
+            let expected = match read {
+                Value::Object(_) => "an object",
+                Value::Array(_) => "a list",
+                _ => "a plain value",
+            };
+            Err(Problem { reason, message: format!("{at}: must be {expected}") })
+        }
+        _ => Ok(()),
+    }
 }
 
 /// serde's message without the document's own texts, which may be secrets or long: `invalid type: string "…", expected`.

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 mod fuzz;
 mod properties;
 mod schemas;
+mod values;
 
 fn consumption() -> Value {
     json!({
@@ -229,6 +230,30 @@ fn what_the_originals_refuse_is_refused_with_its_place() {
     refused(with(consumption(), "/data/event_name", json!("resource.consumed")), "invalid_data", "data.event_name");
     let secret = read(&with(consumption(), "/data/quantity", json!("s3cr3t"))).unwrap_err();
     assert!(!secret.message.contains("s3cr3t"), "{secret}");
+}
+
+/// serde would read a list as the members of a struct, in their order, and {"SV1": null} as the variant SV1.
+#[test]
+fn a_list_is_no_object_and_an_object_no_word() {
+    let assessment = json!({
+        "event_type": Kind::CjAssessmentRequested.topic(), "source_service": "s",
+        "data": {"system_metadata": {"entity_id": "b", "entity_type": "batch"}, "essays_for_cj": [
+            {"essay_id": "e", "text_storage_id": "t"}], "language": "sv", "course_code": "SV1", "user_id": "u"}
+    });
+    read(&assessment).unwrap();
+    let listed =
+        json!(["a3b1c2d4-0003-4f00-8abc-000000000003", "x", "2025-08-31T12:05:10Z", "s", 1, null, null, {}, {}]);
+    assert_eq!(read(&listed).unwrap_err().reason, "invalid_envelope");
+    for (pointer, value) in [
+        ("/data/system_metadata", json!(["b", "batch", null, "2025-08-31T12:05:10Z", null, null, null, null, {}])),
+        ("/data/essays_for_cj", json!([["e", "t", null]])),
+        ("/data/llm_config_overrides", json!([])),
+        ("/data/course_code", json!({"SV1": null})),
+    ] {
+        let problem = read(&with(assessment.clone(), pointer, value)).unwrap_err();
+        assert_eq!(problem.reason, "invalid_data", "{problem}");
+        assert!(problem.message.contains(&pointer[1..].replace('/', ".")), "{problem} does not name {pointer}");
+    }
 }
 
 #[test]

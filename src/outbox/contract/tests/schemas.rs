@@ -1,17 +1,16 @@
 //! docs/reference/schemas is what the types say. `PGT_WRITE_SCHEMAS=1` writes the files anew.
 
 use super::super::batch::{BatchEssaysRegistered, BatchRegistrationRequestV1, CjAssessmentRequestV1};
-use super::super::entitlements::{
-    ClientBatchPipelineRequestV1, CreditBalanceChangedV1, RateLimitExceededV1, ResourceConsumptionV1, UsageRecordedV1,
-};
+use super::super::entitlements::{CreditBalanceChangedV1, RateLimitExceededV1, ResourceConsumptionV1, UsageRecordedV1};
 use super::super::envelope::EventEnvelope;
+use super::super::pipeline::{ClientBatchPipelineRequestV1, PipelineDeniedV1};
 use schemars::{Schema, schema_for};
 use serde_json::Value;
 use std::path::Path;
 
 #[test]
 fn the_checked_in_schemas_are_those_of_the_types() {
-    let schemas: [(&str, Schema); 9] = [
+    let schemas: [(&str, Schema); 10] = [
         ("event_envelope", schema_for!(EventEnvelope)),
         ("batch_registration_request_v1", schema_for!(BatchRegistrationRequestV1)),
         ("batch_essays_registered", schema_for!(BatchEssaysRegistered)),
@@ -21,6 +20,7 @@ fn the_checked_in_schemas_are_those_of_the_types() {
         ("credit_balance_changed_v1", schema_for!(CreditBalanceChangedV1)),
         ("usage_recorded_v1", schema_for!(UsageRecordedV1)),
         ("rate_limit_exceeded_v1", schema_for!(RateLimitExceededV1)),
+        ("pipeline_denied_v1", schema_for!(PipelineDeniedV1)),
     ];
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/reference/schemas");
     for (name, schema) in schemas {
