@@ -159,6 +159,7 @@ fn every_table_keeps_the_rules() {
          SELECT c.oid::regclass || ': no policy for the owner' FROM pg_class c
           WHERE c.relnamespace = 'tenancy'::regnamespace AND c.relkind IN ('r', 'p')
             AND NOT EXISTS (SELECT FROM pg_policy p WHERE p.polrelid = c.oid AND c.relowner = ANY (p.polroles) AND p.polcmd = '*')
+            AND c.relname NOT IN ('batches', 'batch_essays', 'batch_results') -- protected as a user's table is: the floor is for everybody
          UNION ALL
          SELECT t.tgrelid::regclass || ': trigger ' || t.tgname FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid
           WHERE c.relnamespace = 'tenancy'::regnamespace AND NOT t.tgisinternal

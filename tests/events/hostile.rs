@@ -229,7 +229,7 @@ fn nobody_registers_in_another_s_name() {
         json!({"expected_essay_count": 1, "course_code": "SV1", "user_id": "larare-0042", "unknown": {"field": [1]}});
     service.query_one(REGISTER, &[&personal]).unwrap();
     let row = superuser.query_one("SELECT tenant_id, user_id, org_id FROM tenancy.batches", &[]).unwrap();
-    assert_eq!(row.get::<_, (&str)>(0), "user::larare-0042");
+    assert_eq!(row.get::<_, &str>(0), "user::larare-0042");
     assert_eq!((row.get::<_, &str>(1), row.get::<_, Option<&str>>(2)), ("larare-0042", None));
 }
 

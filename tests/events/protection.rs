@@ -1,7 +1,7 @@
 //! batches, batch_essays and batch_results are protected as protect_table protects a user's table.
 
-use crate::common::{Database, Token, fails_with};
-use crate::world::{ORG, USER, one, school};
+use crate::common::{Cluster, Database, Options, Token, fails_with};
+use crate::world::{ORG, USER, one, school, school_in};
 use postgres::Client;
 use serde_json::json;
 use uuid::Uuid;
@@ -117,6 +117,27 @@ fn a_grant_or_a_policy_too_many_opens_no_other_tenant_s_rows() {
         let forged = "INSERT INTO tenancy.batch_essays (tenant_id, batch_id, essay_id) VALUES ($1, $2, 'x')";
         fails_with(transaction.execute(forged, &[&ORG, &batch]), "42501");
     }
+}
+
+/// An owner who is no superuser needs BYPASSRLS, and is told so.
+#[test]
+fn an_owner_that_the_floor_binds_is_told() {
+    let cluster = Cluster::start(Options::default());
+    let database = school_in(&cluster);
+    let mut superuser = database.superuser();
+    superuser
+        .batch_execute(
+            "CREATE ROLE keeper; DO $$ DECLARE t regclass; BEGIN
+                FOR t IN SELECT oid FROM pg_class WHERE relnamespace = 'tenancy'::regnamespace AND relkind = 'r' LOOP
+                    EXECUTE format('ALTER TABLE %s OWNER TO keeper', t);
+                END LOOP;
+            END $$",
+        )
+        .unwrap();
+    let health = "SELECT remedy FROM tenancy.health() WHERE check_name = 'owner'";
+    assert_eq!(one::<String>(&mut superuser, health), "ALTER ROLE keeper BYPASSRLS;");
+    superuser.batch_execute("ALTER ROLE keeper BYPASSRLS").unwrap();
+    assert!(superuser.query(health, &[]).unwrap().is_empty());
 }
 
 #[test]
