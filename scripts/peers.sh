@@ -44,7 +44,8 @@ peer_node() {
 # peer_pgbouncer: PGT_PGBOUNCER, Debian's PgBouncer unpacked, not installed: the package would start a service.
 peer_pgbouncer() {
     local folder=$PGT_TARGET/peers/pgbouncer
-    if [ ! -x "$folder/pgbouncer" ]; then
+    # Its script names this folder: in a checkout that was moved or copied it is made anew.
+    if ! "$folder/pgbouncer" --version >/dev/null 2>&1; then
         rm -rf "$folder"
         mkdir -p "$folder/packages" || return 1
         (cd "$folder/packages" && apt-get download -q -q pgbouncer libc-ares2 libevent-2.1-7 2>/dev/null) || return 1

@@ -229,3 +229,57 @@ fn a_secret_s_row_cannot_be_moved_to_another_key() {
     let error = fails_with(database.connect("app").query("SELECT * FROM tenancy.verify_token($1)", &[&token]), "55000");
     assert!(error.detail().unwrap().contains("corrupt"), "{error:?}");
 }
+
+/// Whoever begins a transaction after a revocation was committed is refused, in sessions that never stop asking.
+#[test]
+fn revocations_raced_by_logins_are_final_from_their_commit_on() {
+    let database = cluster().database();
+    const ROUNDS: usize = 12;
+    let revoked = AtomicUsize::new(0);
+    let token = |round: usize| {
+        Token::for_user(&format!("u{round}")).claim("jti", format!("j{round}")).claim("sid", format!("s{round}")).sign()
+    };
+    let tokens: Vec<String> = (0..ROUNDS).map(token).collect();
+    let (logins, refusals) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    in_parallel(5, |index| {
+        if index == 0 {
+            let mut ops = database.connect("ops");
+            for round in 0..ROUNDS {
+                std::thread::sleep(Duration::from_millis(60));
+                match round % 3 {
+                    0 => ops.execute(
+                        "SELECT tenancy.revoke_token($1, $2, now() + interval '1 hour')",
+                        &[&ISSUER, &format!("j{round}")],
+                    ),
+                    1 => ops.execute("SELECT tenancy.revoke_session($1, $2)", &[&ISSUER, &format!("s{round}")]),
+                    _ => ops.execute("SELECT tenancy.revoke_user($1)", &[&format!("u{round}")]),
+                }
+                .unwrap();
+                // Committed: from now on nobody may begin with it.
+                revoked.store(round + 1, SeqCst);
+            }
+            return;
+        }
+        let mut app = database.connect("app");
+        while revoked.load(SeqCst) < ROUNDS {
+            let ended = revoked.load(SeqCst);
+            // The one about to be revoked, and one that has been.
+            for round in [ended.min(ROUNDS - 1), ended.saturating_sub(1)] {
+                match authenticate(&mut app, &tokens[round]) {
+                    Ok(_) => {
+                        assert!(round >= ended, "token {round} opened a session after {ended} were revoked");
+                        logins.fetch_add(1, SeqCst);
+                    }
+                    outcome => {
+                        refused(outcome, "PT401", "revoked");
+                        refusals.fetch_add(1, SeqCst);
+                    }
+                }
+            }
+        }
+        for token in &tokens {
+            refused(authenticate(&mut app, token), "PT401", "revoked");
+        }
+    });
+    assert!(logins.load(SeqCst) > 50 && refusals.load(SeqCst) > 50, "{logins:?} logins, {refusals:?} refusals");
+}

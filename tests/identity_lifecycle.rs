@@ -190,6 +190,14 @@ fn a_request_carries_the_token_and_a_correlation_id() {
     refused(request(json!({"authorization": "Bearer x"})), "PT401", "malformed_token");
     refused(request(json!({"authorization": "Bearer"})), "PT401", "missing_token");
     assert_eq!(request(json!({"authorization": "Basic YQ=="})).unwrap().0, None);
+    assert_eq!(request(json!({"Authorization": format!("BEARER \t {token} ")})).unwrap().0.as_deref(), Some("alice"));
+    for nobody in [json!([]), json!("x"), json!({"authorization": ""}), json!({"authorization": [token]})] {
+        assert_eq!(request(nobody).unwrap(), (None, None));
+    }
+    let joined = format!("Bearer {token}, Bearer {token}");
+    refused(request(json!({ "authorization": joined })), "PT401", "malformed_token");
+    let twice = json!({"authorization": format!("Bearer {token}"), "AUTHORIZATION": format!("Bearer {token}")});
+    refused(request(twice), "PT401", "several_tokens");
     database
         .superuser()
         .batch_execute(&format!("ALTER DATABASE {} SET tenancy.request_token_header = 'X-Token'", database.name))
@@ -226,8 +234,8 @@ fn act_as_is_the_service_s_and_leaves_a_record() {
     assert_eq!(record.get::<_, &str>(0), "act_as");
     assert_eq!((record.get::<_, &str>(1), record.get::<_, &str>(2)), ("svc", "alice"));
     assert_eq!(record.get::<_, &str>(3), "support case 7");
-    for statement in ["SELECT tenancy.act_as('')", "SELECT tenancy.act_as(NULL)", "SELECT tenancy.act_as('a', '')"] {
-        refused(svc.batch_execute(statement), "22023", "invalid_argument");
+    for arguments in ["''", "NULL", "'a', ''", "'a', namespace => NULL", "'a', namespace => 'user'", "'a', 'b', 'c '"] {
+        refused(svc.batch_execute(&format!("SELECT tenancy.act_as({arguments})")), "22023", "invalid_argument");
     }
     let mut read_only = svc.build_transaction().read_only(true).start().unwrap();
     fails_with(read_only.execute("SELECT tenancy.act_as('alice')", &[]), "25006");
@@ -289,4 +297,49 @@ fn it_works_in_read_only_transactions_and_assigns_no_transaction_id() {
     let assigned: Option<String> =
         transaction.query_one("SELECT pg_catalog.pg_current_xact_id_if_assigned()::text", &[]).unwrap().get(0);
     assert_eq!(assigned, None);
+}
+
+/// Known and documented (docs/security-cases.md): what a procedure has fetched, it has.
+#[test]
+fn identity_10_a_loop_that_commits_keeps_the_rows_it_has_fetched_and_no_others() {
+    let database = cluster().database();
+    database
+        .superuser()
+        .batch_execute(
+            "CREATE TABLE public.essays (tenant_id text NOT NULL, id int, PRIMARY KEY (tenant_id, id));
+             INSERT INTO public.essays SELECT t, i FROM unnest(ARRAY['acme', 'beta']) AS t, generate_series(1, 300) AS i;
+             SELECT tenancy.protect_table('public.essays');
+             GRANT SELECT ON public.essays TO app; GRANT CREATE ON SCHEMA public TO app",
+        )
+        .unwrap();
+    let mut app = database.connect("app");
+    app.batch_execute(
+        "CREATE PROCEDURE public.walk(one text, other text, INOUT seen text DEFAULT NULL) LANGUAGE plpgsql AS $$
+         DECLARE
+             essay record;
+             fetched int := 0;
+             of_others int := 0;
+         BEGIN
+             PERFORM tenancy.authenticate(one);
+             FOR essay IN SELECT tenant_id FROM public.essays LOOP
+                 fetched := fetched + 1;
+                 IF fetched = 1 THEN
+                     COMMIT;
+                     PERFORM tenancy.authenticate(other);
+                 END IF;
+                 of_others := of_others + (essay.tenant_id <> tenancy.tenant_id())::int;
+             END LOOP;
+             seen := format('%s fetched, %s of them not of %s, which sees %s', fetched, of_others, tenancy.tenant_id(),
+                            (SELECT string_agg(DISTINCT tenant_id, ' ') FROM public.essays));
+         END $$",
+    )
+    .unwrap();
+    let (one, other) = (Token::for_member("alice", "acme").sign(), Token::for_member("bob", "beta").sign());
+    let walk = format!("CALL public.walk('{one}', '{other}')");
+    let seen = app.simple_query(&walk).unwrap().into_iter().find_map(|message| match message {
+        postgres::SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
+        _ => None,
+    });
+    // PostgreSQL stores the rest of a loop's rows when it commits; every new query is the new identity's.
+    assert_eq!(seen.as_deref(), Some("300 fetched, 300 of them not of beta, which sees beta"));
 }

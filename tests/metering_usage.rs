@@ -65,6 +65,7 @@ fn a_call_is_recorded_once_and_priced() {
     let mut nobody = database.connect("app");
     refused(nobody.query(record, &[]), "PT401", "not_authenticated");
     fails_with(nobody.query("INSERT INTO tenancy.llm_usage_daily SELECT * FROM tenancy.llm_usage_daily", &[]), "42501");
+    ops.query("SELECT tenancy.set_llm_price('dear', 'm', 1e17, 1e17, effective_at => '2020-01-01')", &[]).unwrap();
     for arguments in [
         "'', 'm', 1, 1",
         "'p', NULL, 1, 1",
@@ -75,6 +76,10 @@ fn a_call_is_recorded_once_and_priced() {
         "'p', 'm', 1, 1, cached_tokens => 2",
         "'p', 'm', 1, 1, latency_ms => 'NaN'",
         "'p', 'm', 1, 1, request_id => ''",
+        "'p', 'm', 1, 1, request_id => repeat('r', 256)",
+        "'p', 'm', 1000000000001, 1",
+        "'p', 'm', 1, 1, cost => 0.0000001",
+        "'dear', 'm', 1000000000000, 1000000000000",
     ] {
         let mut one = session(&database, "u1", Some("o1"));
         let call = format!("SELECT tenancy.record_llm_usage({arguments})");
@@ -301,8 +306,69 @@ fn a_policy_is_checked_whole_before_it_is_applied() {
     assert_eq!(text(&mut ops, limits), "batch_create 60 3600, cj_comparison 10000 86400, free_for_all");
     let bonuses = "SELECT string_agg(concat_ws(' ', subject_type, trim_scale(amount)), ', ' ORDER BY 1) FROM tenancy.signup_bonuses";
     assert_eq!(text(&mut ops, bonuses), "org 500, user 50");
-    if !text(&mut ops, "SELECT coalesce(to_regproc('tenancy.set_credit_cost')::text, '')").is_empty() {
-        let costs = json!({"costs": {"cj_comparison": 1, "spellcheck": 0}, "rate_limits": {}, "signup_bonuses": {}});
-        assert_eq!(ops.query_one("SELECT tenancy.load_policy($1)", &[&costs]).unwrap().get::<_, i32>(0), 2);
+}
+
+/// The original's own file (contract H): its costs are charged, its limits limit, its bonuses are given once.
+#[test]
+fn a_policy_governs_costs_limits_and_bonuses() {
+    let database = cluster().database();
+    let mut ops = database.connect("ops");
+    let load = "SELECT tenancy.load_policy($1)";
+    let policy = json!({
+        "costs": {"cj_comparison": 1, "ai_feedback_generation": 5, "ai_editor_revision": 3, "spellcheck": 0, "nlp_analysis": 0,
+                  "batch_create": 0, "student_matching": 0, "content_upload": 0},
+        "rate_limits": {"cj_comparison": "10000/day", "ai_feedback_generation": "500/day", "batch_create": "60/hour",
+                        "pipeline_request": "100/hour", "credit_adjustment": "10/hour"},
+        "signup_bonuses": {"user": 50, "org": 500},
+    });
+    assert_eq!(ops.query_one(load, &[&policy]).unwrap().get::<_, i32>(0), 15);
+    ops.batch_execute(
+        "SELECT tenancy.register_user('larare-0017'), tenancy.register_organization('skola-malmo-01', 'Skola');
+         SELECT tenancy.set_subscription('skola-malmo-01', 'team', 'active', 3), tenancy.assign_seat('skola-malmo-01', 'larare-0017')",
+    )
+    .unwrap();
+    let bonus = |who: &str| format!("SELECT trim_scale(tenancy.grant_signup_bonus({who}))::text");
+    let mut service = database.connect("svc");
+    let balance = |client: &mut Client| {
+        text(client, "SELECT trim_scale(available)::text FROM tenancy.credit_balance(org_id => 'skola-malmo-01')")
+    };
+    for _ in 0..2 {
+        assert_eq!(text(&mut ops, &bonus("org_id => 'skola-malmo-01'")), "500");
+        assert_eq!(text(&mut ops, &bonus("user_id => 'larare-0017'")), "50");
+        assert_eq!(balance(&mut service), "500", "a bonus is given once");
+    }
+    refused(ops.query(&bonus("org_id => 'nobody'"), &[]), "PT404", "organization_not_found");
+    refused(
+        ops.query(&bonus("org_id => 'skola-malmo-01', user_id => 'larare-0017'"), &[]),
+        "22023",
+        "invalid_argument",
+    );
+    refused(ops.query(&bonus("NULL"), &[]), "22023", "invalid_argument");
+
+    let consume = |metric: &str, amount: i32| {
+        format!(
+            "SELECT concat_ws(' ', success, trim_scale(new_balance), consumed_from) FROM tenancy.consume_credits('larare-0017', 'skola-malmo-01', '{metric}', {amount})"
+        )
+    };
+    assert_eq!(text(&mut service, &consume("ai_feedback_generation", 3)), "t 485 org");
+    assert_eq!(text(&mut service, &consume("cj_comparison", 3)), "t 482 org");
+    assert_eq!(text(&mut service, &consume("spellcheck", 100)), "t 482 none");
+    assert_eq!(text(&mut service, &consume("nobody_set_this", 100)), "t 482 none", "an unknown metric is free");
+    let take = "SELECT allowed::text FROM tenancy.take_rate_limit_for('skola-malmo-01', 'batch_create', 60)";
+    assert_eq!((text(&mut service, take), text(&mut service, take)), ("true".into(), "false".into()));
+
+    // A later file changes what it names, whole or not at all, and nothing else.
+    let next = json!({"costs": {"cj_comparison": 2}, "rate_limits": {"batch_create": "120/hour"}, "signup_bonuses": {"org": 600}});
+    let mut half = next.clone();
+    half["signup_bonuses"]["org"] = json!("many");
+    refused(ops.query(load, &[&half]), "22023", "policy_bonus_invalid");
+    assert_eq!(text(&mut service, &consume("cj_comparison", 1)), "t 481 org", "nothing of a refused file counts");
+    assert_eq!(ops.query_one(load, &[&next]).unwrap().get::<_, i32>(0), 3);
+    assert_eq!(text(&mut service, &consume("cj_comparison", 1)), "t 479 org");
+    assert_eq!(text(&mut service, &consume("ai_editor_revision", 1)), "t 476 org");
+    assert_eq!(text(&mut ops, &bonus("org_id => 'skola-malmo-01'")), "0", "the bonus was given, under the old policy");
+    assert_eq!(balance(&mut service), "476");
+    for role in ["app", "svc", "met"] {
+        fails_with(database.connect(role).query(load, &[&next]), "42501");
     }
 }

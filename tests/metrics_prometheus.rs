@@ -111,6 +111,7 @@ fn world(cluster: &Cluster) -> Database<'_> {
              SELECT tenancy.grant_credits(1000, org_id => 'o1'); SELECT tenancy.set_rate_limit('api', 2, '1 hour')",
         )
         .unwrap();
+    database.connect("svc").query("SELECT tenancy.hold_credits('u1', 5, 'o1')", &[]).unwrap();
     database
 }
 
@@ -181,6 +182,8 @@ fn prometheus_sees_the_counters_move() {
     assert_eq!(ask(prometheus_port, "pg_tenancy_preloaded"), Some(1.0));
     // The charges were rolled back with their savepoint, the pool is as it was.
     assert_eq!(ask(prometheus_port, r#"pg_tenancy_pool_balance_credits{tenant="o1"}"#), Some(1000.0));
+    assert_eq!(ask(prometheus_port, r#"pg_tenancy_pool_held_credits{tenant="o1"}"#), Some(5.0));
+    assert_eq!(ask(prometheus_port, r#"pg_tenancy_open_holds{tenant="o1"}"#), Some(1.0));
     let decisions = r#"sum(pg_tenancy_rate_limit_decisions_total{decision="denied"})"#;
     wait_for(decisions, || ask(prometheus_port, decisions) == Some(4.0));
     let rules: Value = serde_json::from_str(&get(prometheus_port, "/api/v1/rules").unwrap()).unwrap();

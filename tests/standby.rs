@@ -92,6 +92,23 @@ fn a_standby_verifies_isolates_and_follows_the_primary() {
     refused(authenticate(&mut app, &plain), "PT401", "unknown_key");
     authenticate(&mut app, &next).unwrap();
 
+    // A former member's own token ends here as there.
+    let mut issuing = database.superuser();
+    issuing
+        .batch_execute(
+            "SELECT tenancy.add_signing_profile('default', 'https://own.test', 'app', 'EdDSA', 'own-1');
+             SELECT tenancy.register_user('carol'), tenancy.register_organization('gamma', 'Gamma');
+             SELECT tenancy.set_membership('carol', 'gamma', 'org:member'), tenancy.set_subscription('gamma', 'team', 'active', 1);
+             SELECT tenancy.assign_seat('gamma', 'carol')",
+        )
+        .unwrap();
+    let own: String = issuing.query_one("SELECT tenancy.issue_access_token('carol', 'gamma')", &[]).unwrap().get(0);
+    catch_up();
+    authenticate(&mut app, &own).unwrap();
+    ops.execute("SELECT tenancy.remove_membership('carol', 'gamma')", &[]).unwrap();
+    catch_up();
+    refused(authenticate(&mut app, &own), "PT403", "not_a_member");
+
     // Promoted, it writes; sessions go on, and its own changes end what they had cached.
     first.stop();
     second.promote();

@@ -113,5 +113,7 @@ COMMENT ON FUNCTION tenancy.peek_rate_limit(text, integer, text) IS
 'What take_rate_limit would say, without taking; remaining: how many are left now. Errors as take_rate_limit, but never limiter_full.';
 COMMENT ON FUNCTION tenancy.take_rate_limit_for(text, text, integer, text) IS
 'take_rate_limit for a tenant that the caller names: for services that limit before anybody is authenticated. Errors as take_rate_limit.';
+COMMENT ON FUNCTION tenancy._take_fixed_limit(text, text, text, integer, interval) IS
+'Takes one from a limit of the extension''s own, with a tenant, a name and a key; how long to wait, or NULL where it is admitted or there is no shared memory (or no room in it). Not undone by a rollback: the companion of an exact limit that counts rows.';
 COMMENT ON FUNCTION tenancy._parse_rate_limit(text) IS
 'Reads a policy string: requests and seconds, both NULL for unlimited. Errors: 22023 invalid_rate_limit, invalid_rate_limit_period.';

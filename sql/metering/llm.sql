@@ -105,6 +105,7 @@ BEGIN
       INTO entry;
     entry.cost := coalesce(entry.cost, tenancy._llm_cost(entry.provider, record_llm_usage.model,
         record_llm_usage.input_tokens, record_llm_usage.output_tokens, record_llm_usage.cached_tokens, entry.created_at));
+    PERFORM tenancy._require_quantity(entry.cost, 'cost');
 
     INSERT INTO tenancy.llm_usage (tenant_id, id, org_id, user_id, seat_id, provider, model, input_tokens, output_tokens,
                                    cached_tokens, latency_ms, cost, credits, request_id, correlation_id, created_at)

@@ -118,10 +118,15 @@ BEGIN
     IF coalesce(bonus, 0) = 0 THEN
         RETURN 0;
     END IF;
-    PERFORM tenancy.grant_credits(bonus, grant_signup_bonus.org_id, grant_signup_bonus.user_id, reason => 'signup_bonus',
-        idempotency_key => 'signup_bonus', namespace => grant_signup_bonus.namespace);
+    BEGIN
+        PERFORM tenancy.grant_credits(bonus, grant_signup_bonus.org_id, grant_signup_bonus.user_id,
+            reason => 'signup_bonus', idempotency_key => 'signup_bonus', namespace => grant_signup_bonus.namespace);
+    EXCEPTION WHEN SQLSTATE 'PT409' THEN
+        -- Given before, when the policy named another amount.
+        RETURN 0;
+    END;
     RETURN bonus;
 END
 $$;
 COMMENT ON FUNCTION tenancy.grant_signup_bonus(text, text, text) IS
-'Gives a new user or organization the bonus that load_policy set, once: a repeat gives nothing more. Returns the bonus; 0 where none is set. Errors: PT404, 22023, 55000.';
+'Gives a new user or organization the bonus that load_policy set, once: a repeat gives nothing more. Returns the bonus, also for a repeat; 0 where none is set, or where another was given before the policy changed. Errors: PT404, 22023, 55000.';

@@ -11,10 +11,12 @@ CREATE TABLE tenancy.signing_profiles (
     algorithm text NOT NULL,
     key_id text NOT NULL,
     sealed_key bytea NOT NULL,
+    refresh_max_age interval NOT NULL DEFAULT '90 days',
     created_at timestamptz NOT NULL DEFAULT now(),
     updated_at timestamptz NOT NULL DEFAULT now(),
     CONSTRAINT signing_profiles_pkey PRIMARY KEY (name),
     CONSTRAINT signing_profiles_name_check CHECK (name <> ''),
+    CONSTRAINT signing_profiles_refresh_max_age_check CHECK (refresh_max_age BETWEEN '1 hour' AND '3660 days'),
     CONSTRAINT signing_profiles_key_fkey FOREIGN KEY (issuer, key_id) REFERENCES tenancy.issuer_keys (issuer, kid)
 );
 
@@ -117,6 +119,7 @@ CREATE TABLE tenancy.api_keys (
     role text NOT NULL,
     name text,
     status text NOT NULL DEFAULT 'active',
+    for_member boolean NOT NULL DEFAULT false,
     valid_until timestamptz,
     replaced_by uuid,
     last_used_at timestamptz,
@@ -162,6 +165,7 @@ COMMENT ON COLUMN tenancy.signing_profiles.audience IS 'aud of its tokens.';
 COMMENT ON COLUMN tenancy.signing_profiles.algorithm IS 'Algorithm of the signing key (RFC 7518, RFC 8037).';
 COMMENT ON COLUMN tenancy.signing_profiles.key_id IS 'kid of the signing key, in tenancy.issuer_keys too, where it verifies.';
 COMMENT ON COLUMN tenancy.signing_profiles.sealed_key IS 'The signing key, AES-256-GCM under the master key.';
+COMMENT ON COLUMN tenancy.signing_profiles.refresh_max_age IS 'How long after signing in a family of refresh tokens can be refreshed at most, however often it is.';
 COMMENT ON COLUMN tenancy.signing_profiles.created_at IS 'When the profile was made.';
 COMMENT ON COLUMN tenancy.signing_profiles.updated_at IS 'When it last changed: a new key or audience.';
 COMMENT ON TABLE tenancy.extension_tokens IS 'Long-lived tokens of editor extensions. Written by issue_, refresh_, validate_ and revoke_extension_token.';
@@ -230,6 +234,7 @@ COMMENT ON COLUMN tenancy.api_keys.user_id IS 'External id of the user it acts a
 COMMENT ON COLUMN tenancy.api_keys.role IS 'viewer, operator, admin or owner.';
 COMMENT ON COLUMN tenancy.api_keys.name IS 'What its owner calls it.';
 COMMENT ON COLUMN tenancy.api_keys.status IS 'active, rotation_pending (good until valid_until) or revoked.';
+COMMENT ON COLUMN tenancy.api_keys.for_member IS 'Whether its user belonged to the organization when it was made: it is then good only while the user does.';
 COMMENT ON COLUMN tenancy.api_keys.valid_until IS 'When a rotated key ends.';
 COMMENT ON COLUMN tenancy.api_keys.replaced_by IS 'The key that replaced it (api_keys.id).';
 COMMENT ON COLUMN tenancy.api_keys.last_used_at IS 'When it last authenticated in a read-write READ COMMITTED transaction, to the minute; others are not noted.';

@@ -75,17 +75,19 @@ BEGIN
     create_api_key.api_key := made.secret;
     create_api_key.key_id := tenancy.uuid_v7();
     INSERT INTO tenancy.api_keys
-        (id, key_hash, prefix, tenant_id, namespace, organization_id, org_id, user_id, role, name, created_by)
+        (id, key_hash, prefix, tenant_id, namespace, organization_id, org_id, user_id, for_member, role, name, created_by)
     VALUES
         (create_api_key.key_id, tenancy._token_hash(made.secret), made.shown, org.tenant_id, ns, org.id,
-         create_api_key.org_id, create_api_key.user_id, create_api_key.role, create_api_key.name,
-         coalesce(tenancy.user_id(), session_user));
+         create_api_key.org_id, create_api_key.user_id,
+         (SELECT d.org_role IS NOT NULL OR d.seat_id IS NOT NULL
+            FROM tenancy._resolve_directory(ns, create_api_key.user_id, create_api_key.org_id, NULL) AS d),
+         create_api_key.role, create_api_key.name, coalesce(tenancy.user_id(), session_user));
     PERFORM tenancy._audit_token(org.tenant_id, 'generated', 'api_key', create_api_key.key_id, ns,
         create_api_key.user_id, create_api_key.org_id, NULL);
 END
 $$;
 COMMENT ON FUNCTION tenancy.create_api_key(text, text, text, text) IS
-'Makes an API key of an organization: pgt_, 32 random bytes as base64url, a checksum. Only its SHA-256 is kept; show it once. user_id: whom it acts as; NULL: as itself, by key_id. role: viewer (read_config), operator (and manage_modules), admin (and write_config, manage_keys, read_audit) or owner (everything). A role with application access needs an identity of that organization with permission manage_keys and gives no more than it holds. Errors: PT401, PT403 permission_denied, another_organization, another_user, PT404 organization_not_found, 22023, 55000.';
+'Makes an API key of an organization: pgt_, 32 random bytes as base64url, a checksum. Only its SHA-256 is kept; show it once. user_id: whom it acts as; NULL: as itself, by key_id. A key made for a member of the organization ends with the membership. role: viewer (read_config), operator (and manage_modules), admin (and write_config, manage_keys, read_audit) or owner (everything). A role with application access needs an identity of that organization with permission manage_keys and gives no more than it holds. Errors: PT401, PT403 permission_denied, another_organization, another_user, PT404 organization_not_found, 22023, 55000.';
 
 CREATE FUNCTION tenancy._find_api_key(key_id uuid, OUT tenant_id text, OUT namespace text, OUT org_id text, OUT user_id text,
     OUT role text, OUT name text, OUT status text)
@@ -142,9 +144,9 @@ BEGIN
     rotate_api_key.new_key_id := tenancy.uuid_v7();
     rotate_api_key.old_valid_until := now() + rotate_api_key.grace;
     INSERT INTO tenancy.api_keys
-        (id, key_hash, prefix, tenant_id, namespace, organization_id, org_id, user_id, role, name, created_by)
+        (id, key_hash, prefix, tenant_id, namespace, organization_id, org_id, user_id, for_member, role, name, created_by)
     SELECT rotate_api_key.new_key_id, tenancy._token_hash(made.secret), made.shown, k.tenant_id, k.namespace,
-           k.organization_id, k.org_id, k.user_id, k.role, k.name, coalesce(tenancy.user_id(), session_user)
+           k.organization_id, k.org_id, k.user_id, k.for_member, k.role, k.name, coalesce(tenancy.user_id(), session_user)
       FROM tenancy.api_keys AS k
      WHERE k.id = rotate_api_key.key_id;
     UPDATE tenancy.api_keys AS k

@@ -73,7 +73,7 @@ COMMENT ON FUNCTION tenancy._audit_tenant(text, text, text) IS
 'The tenant a row is filed under: the organization''s where it is registered, else the user''s own.';
 
 CREATE FUNCTION tenancy._issue_pair(
-    family_id uuid, profile text, user_id text, org_id text, tenant text, replaces uuid,
+    family_id uuid, profile text, user_id text, org_id text, tenant text, replaces uuid, ends_at timestamptz,
     OUT access_token text, OUT refresh_token text, OUT expires_at timestamptz
 )
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
@@ -81,12 +81,14 @@ AS $$
 DECLARE
     minted record;
     refresh_id uuid := tenancy.uuid_v7();
+    -- 30 days, and not beyond the family's end.
+    lifetime integer := least(2592000, greatest(1, ceil(extract(epoch FROM _issue_pair.ends_at - clock_timestamp()))));
 BEGIN
     minted := tenancy._mint_token(_issue_pair.profile, 'access', 86400, _issue_pair.user_id, _issue_pair.org_id, NULL, '{}',
         false, tenancy.uuid_v7(), _issue_pair.family_id::text);
     _issue_pair.access_token := minted.token;
     _issue_pair.expires_at := minted.expires_at;
-    minted := tenancy._mint_token(_issue_pair.profile, 'refresh', 2592000, _issue_pair.user_id, _issue_pair.org_id, NULL, '{}',
+    minted := tenancy._mint_token(_issue_pair.profile, 'refresh', lifetime, _issue_pair.user_id, _issue_pair.org_id, NULL, '{}',
         false, refresh_id, _issue_pair.family_id::text);
     _issue_pair.refresh_token := minted.token;
     -- The old one first: a family has one living token.
@@ -100,8 +102,8 @@ BEGIN
      WHERE f.id = _issue_pair.family_id;
 END
 $$;
-COMMENT ON FUNCTION tenancy._issue_pair(uuid, text, text, text, text, uuid) IS
-'Mints an access and a refresh token of a family and stores the latter''s hash, in the place of the token it replaces (NULL: the first). The caller holds the family''s row lock.';
+COMMENT ON FUNCTION tenancy._issue_pair(uuid, text, text, text, text, uuid, timestamptz) IS
+'Mints an access and a refresh token of a family and stores the latter''s hash, in the place of the token it replaces (NULL: the first). ends_at: the family''s end, which no refresh token outlives. The caller holds the family''s row lock.';
 
 CREATE FUNCTION tenancy._revoke_family(family_id uuid, reason text) RETURNS boolean
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
@@ -168,7 +170,7 @@ BEGIN
     -- undo what a misuse must leave behind.
     complete_authorization.status := 'invalid_grant';
 
-    SELECT c.*, u.external_id, p.issuer INTO known
+    SELECT c.*, u.external_id, p.issuer, p.refresh_max_age INTO known
       FROM tenancy.oauth_codes AS c
       JOIN tenancy.users AS u ON u.id = c.user_id
       JOIN tenancy.signing_profiles AS p ON p.name = c.profile
@@ -203,7 +205,8 @@ BEGIN
     INSERT INTO tenancy.token_families (id, tenant_id, namespace, user_id, org_id, profile, issuer, expires_at)
     VALUES (family, known.tenant_id, known.namespace, known.user_id, known.org_id, known.profile, known.issuer, now());
     UPDATE tenancy.oauth_codes AS c SET family_id = family WHERE c.id = known.id;
-    pair := tenancy._issue_pair(family, known.profile, known.external_id, known.org_id, known.tenant_id, NULL);
+    pair := tenancy._issue_pair(family, known.profile, known.external_id, known.org_id, known.tenant_id, NULL,
+        now() + known.refresh_max_age);
     complete_authorization.access_token := pair.access_token;
     complete_authorization.refresh_token := pair.refresh_token;
     complete_authorization.expires_at := pair.expires_at;
@@ -240,9 +243,10 @@ BEGIN
         RETURN;
     END IF;
     -- The family's row is the lock: of many sessions with one token, one exchanges it and the others see that it did.
-    SELECT f.*, u.external_id INTO family
+    SELECT f.*, u.external_id, f.created_at + p.refresh_max_age AS ends_at INTO family
       FROM tenancy.token_families AS f
       JOIN tenancy.users AS u ON u.id = f.user_id
+      JOIN tenancy.signing_profiles AS p ON p.name = f.profile
      WHERE f.id = presented.family_id
        FOR UPDATE OF f;
     SELECT t.id, t.expires_at, t.created_at, t.replaced_at, child.id AS child_id, child.replaced_at AS child_replaced_at
@@ -270,15 +274,15 @@ BEGIN
             reason := 'reused';
             PERFORM tenancy._revoke_family(family.id, 'reused');
         END IF;
-    ELSIF presented.expires_at <= clock_timestamp() THEN
+    ELSIF presented.expires_at <= clock_timestamp() OR family.ends_at <= clock_timestamp() THEN
         refresh_access_token.status := 'expired';
-        reason := 'expired';
+        reason := CASE WHEN family.ends_at <= clock_timestamp() THEN 'family_expired' ELSE 'expired' END;
     ELSE
         refresh_access_token.status := 'refreshed';
         SELECT p.access_token, p.refresh_token, p.expires_at
           INTO refresh_access_token.access_token, refresh_access_token.new_refresh_token, refresh_access_token.expires_at
           FROM tenancy._issue_pair(family.id, family.profile, family.external_id, family.org_id, family.tenant_id,
-                                   presented.id) AS p;
+                                   presented.id, family.ends_at) AS p;
     END IF;
     PERFORM tenancy._audit_token(family.tenant_id, CASE WHEN reason IS NULL THEN 'refreshed' ELSE 'refused' END,
         'refresh_token', presented.id, family.namespace, family.external_id, family.org_id,
@@ -286,7 +290,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tenancy.refresh_access_token(text) IS
-'Exchanges a refresh token for a new access token (24 hours) and a new refresh token (30 days); organization claims are resolved anew. status: refreshed; grace (the token was exchanged within the last ten seconds and its successor is still unused: an access token, no refresh token); reused (it was exchanged before: the whole family and its access tokens are revoked from this commit on); expired; revoked; invalid (unknown or altered). Never raises for these, so commit in every case. expires_at: the access token''s. Error: 55000.';
+'Exchanges a refresh token for a new access token (24 hours) and a new refresh token (30 days, and never beyond the signing profile''s refresh_max_age after signing in); organization claims are resolved anew. status: refreshed; grace (the token was exchanged within the last ten seconds and its successor is still unused: an access token, no refresh token); reused (it was exchanged before: the whole family and its access tokens are revoked from this commit on); expired; revoked; invalid (unknown or altered). Never raises for these, so commit in every case. expires_at: the access token''s. Error: 55000.';
 
 CREATE FUNCTION tenancy.revoke_refresh_token(refresh_token text) RETURNS boolean
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp

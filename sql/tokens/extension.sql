@@ -6,8 +6,7 @@ CREATE FUNCTION tenancy._take_token_limit(user_id uuid, action text) RETURNS voi
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    -- Contract S: 5 generated and 3 refreshed an hour.
-    allowed integer := CASE _take_token_limit.action WHEN 'generated' THEN 5 ELSE 3 END;
+    allowed integer := tenancy._token_limit(_take_token_limit.action);
     made integer;
     oldest timestamptz;
 BEGIN
@@ -17,15 +16,46 @@ BEGIN
        AND t.created_at > now() - interval '1 hour'
        AND (t.refresh_count > 0) = (_take_token_limit.action = 'refreshed');
     IF made >= allowed THEN
-        PERFORM tenancy._raise('PT429', 'RATE_LIMIT_EXCEEDED', 'Rate limit exceeded',
-            'Try again later: DETAIL says in how many seconds.',
-            jsonb_build_object('limit', allowed,
-                               'retry_after', ceil(extract(epoch FROM oldest + interval '1 hour' - now()))));
+        PERFORM tenancy._raise_token_limit(allowed, oldest + interval '1 hour' - now());
     END IF;
 END
 $$;
 COMMENT ON FUNCTION tenancy._take_token_limit(uuid, text) IS
 'Raises PT429 RATE_LIMIT_EXCEEDED where the user has had 5 tokens generated, or 3 refreshed, within the hour: counted rows, under the lock of the user''s row that the caller holds.';
+
+CREATE FUNCTION tenancy._take_token_limit_again(namespace text, user_id text, action text) RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    allowed integer := tenancy._token_limit(_take_token_limit_again.action);
+    wait interval := tenancy._take_fixed_limit(
+        tenancy._tenant_name(_take_token_limit_again.namespace, 'user::' || _take_token_limit_again.user_id),
+        'extension_token_' || _take_token_limit_again.action, _take_token_limit_again.user_id, allowed, '1 hour');
+BEGIN
+    IF wait IS NOT NULL THEN
+        PERFORM tenancy._raise_token_limit(allowed, wait);
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION tenancy._take_token_limit_again(text, text, text) IS
+'The same limit by the rate limiter, where there is shared memory: it counts tokens whose transaction was rolled back, too, for those were signed and shown all the same. Error: PT429 RATE_LIMIT_EXCEEDED.';
+
+CREATE FUNCTION tenancy._token_limit(action text) RETURNS integer
+LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp
+AS $$ SELECT CASE _token_limit.action WHEN 'generated' THEN 5 ELSE 3 END $$;
+COMMENT ON FUNCTION tenancy._token_limit(text) IS 'Extension tokens a user may have in an hour: 5 generated, 3 refreshed (contract S).';
+
+CREATE FUNCTION tenancy._raise_token_limit(allowed integer, wait interval) RETURNS void
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    PERFORM tenancy._raise('PT429', 'RATE_LIMIT_EXCEEDED', 'Rate limit exceeded',
+        'Try again later: DETAIL says in how many seconds.',
+        jsonb_build_object('limit', _raise_token_limit.allowed,
+                           'retry_after', ceil(extract(epoch FROM _raise_token_limit.wait))));
+END
+$$;
+COMMENT ON FUNCTION tenancy._raise_token_limit(integer, interval) IS 'Raises PT429 RATE_LIMIT_EXCEEDED.';
 
 CREATE FUNCTION tenancy.issue_extension_token(
     user_id text,
@@ -73,6 +103,7 @@ BEGIN
         issue_extension_token.org_id, counted, issue_extension_token.extra,
         coalesce(issue_extension_token.require_org, false), issue_extension_token.token_id,
         issue_extension_token.token_id::text);
+    PERFORM tenancy._take_token_limit_again(subject.namespace, issue_extension_token.user_id, 'generated');
     issue_extension_token.token := minted.token;
     issue_extension_token.expires_at := minted.expires_at;
     INSERT INTO tenancy.extension_tokens
@@ -127,6 +158,7 @@ BEGIN
         refusal := CASE checked.reason
             WHEN 'expired' THEN 'TOKEN_EXPIRED'
             WHEN 'revoked' THEN _find_extension_token.otherwise
+            WHEN 'not_a_member' THEN _find_extension_token.otherwise
             WHEN 'token_type' THEN 'INVALID_TOKEN_TYPE'
             ELSE 'INVALID_TOKEN' END;
     ELSIF checked.claims ->> 'type' IS DISTINCT FROM 'extension_long_lived' THEN
@@ -251,6 +283,7 @@ BEGIN
     refresh_extension_token.token_id := tenancy.uuid_v7();
     minted := tenancy._mint_token(old.profile, 'extension_long_lived', 10368000, old.external_id, old.org_id, NULL, '{}',
         false, refresh_extension_token.token_id, refresh_extension_token.token_id::text);
+    PERFORM tenancy._take_token_limit_again(old.namespace, old.external_id, 'refreshed');
     refresh_extension_token.new_token := minted.token;
     refresh_extension_token.expires_at := minted.expires_at;
     PERFORM tenancy._end_extension_token(old_id, 'refreshed');

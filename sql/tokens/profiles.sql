@@ -12,7 +12,8 @@ CREATE FUNCTION tenancy.add_signing_profile(
     audience text,
     algorithm text,
     key_id text,
-    key bytea DEFAULT NULL
+    key bytea DEFAULT NULL,
+    refresh_max_age interval DEFAULT NULL
 ) RETURNS text
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
@@ -27,6 +28,10 @@ BEGIN
     PERFORM tenancy._require_id(add_signing_profile.audience, 'audience');
     PERFORM tenancy._require_id(add_signing_profile.key_id, 'key_id');
     PERFORM tenancy._require_value(add_signing_profile.algorithm, 'algorithm');
+    IF add_signing_profile.refresh_max_age NOT BETWEEN '1 hour' AND '3660 days' THEN
+        PERFORM tenancy._raise('22023', 'invalid_argument', 'refresh_max_age must be between an hour and ten years',
+            'The usual is 90 days.', '{"parameter": "refresh_max_age"}');
+    END IF;
 
     -- The profile makes its own tokens authenticate here: its issuer is configured, with its audience.
     SELECT i.profile, i.audiences, i.algorithms INTO configured
@@ -54,8 +59,11 @@ BEGIN
     IF known.issuer = add_signing_profile.issuer AND known.key_id = add_signing_profile.key_id
        AND known.algorithm = add_signing_profile.algorithm AND add_signing_profile.key IS NULL THEN
         UPDATE tenancy.signing_profiles AS p
-           SET audience = add_signing_profile.audience, updated_at = now()
-         WHERE p.name = add_signing_profile.name AND p.audience <> add_signing_profile.audience;
+           SET audience = add_signing_profile.audience,
+               refresh_max_age = coalesce(add_signing_profile.refresh_max_age, p.refresh_max_age), updated_at = now()
+         WHERE p.name = add_signing_profile.name
+           AND (p.audience <> add_signing_profile.audience
+                OR p.refresh_max_age <> add_signing_profile.refresh_max_age);
         IF NOT FOUND THEN
             RAISE NOTICE 'signing profile "%" is there already, with this key', add_signing_profile.name;
         END IF;
@@ -72,19 +80,21 @@ BEGIN
     UPDATE tenancy.signing_profiles AS p
        SET issuer = add_signing_profile.issuer, audience = add_signing_profile.audience,
            algorithm = add_signing_profile.algorithm, key_id = add_signing_profile.key_id,
-           sealed_key = made.sealed_key, updated_at = now()
+           sealed_key = made.sealed_key,
+           refresh_max_age = coalesce(add_signing_profile.refresh_max_age, p.refresh_max_age), updated_at = now()
      WHERE p.name = add_signing_profile.name;
     IF NOT FOUND THEN
-        INSERT INTO tenancy.signing_profiles (name, issuer, audience, algorithm, key_id, sealed_key)
+        INSERT INTO tenancy.signing_profiles (name, issuer, audience, algorithm, key_id, sealed_key, refresh_max_age)
         VALUES (add_signing_profile.name, add_signing_profile.issuer, add_signing_profile.audience,
-                add_signing_profile.algorithm, add_signing_profile.key_id, made.sealed_key);
+                add_signing_profile.algorithm, add_signing_profile.key_id, made.sealed_key,
+                coalesce(add_signing_profile.refresh_max_age, '90 days'));
     END IF;
     PERFORM tenancy._changed('signing_profiles');
     RETURN add_signing_profile.key_id;
 END
 $$;
-COMMENT ON FUNCTION tenancy.add_signing_profile(text, text, text, text, text, bytea) IS
-'Makes a signing profile, or gives it a new key or audience, and returns the kid. Its tokens authenticate here from then on: issuer is configured with profile pooled and this audience, the key is added to it. algorithm: EdDSA or ES256 for new users, HS256 for contract S; RS256 and the rest of tenancy.add_key''s work too. key: the secret itself for HS256 (32 bytes or more), PKCS#8, PKCS#1 or SEC 1 as DER or PEM for the others; NULL makes one inside, which never leaves. Sealed under the master key. A new key_id rotates: what the old key signed still verifies until tenancy.retire_key(issuer, kid). Errors: 22023 with the reason; PT409 duplicate_kid, issuer_not_pooled, algorithm_not_allowed; 55000 where the master key is missing.';
+COMMENT ON FUNCTION tenancy.add_signing_profile(text, text, text, text, text, bytea, interval) IS
+'Makes a signing profile, or gives it a new key or audience, and returns the kid. Its tokens authenticate here from then on: issuer is configured with profile pooled and this audience, the key is added to it. algorithm: EdDSA or ES256 for new users, HS256 for contract S; RS256 and the rest of tenancy.add_key''s work too. key: the secret itself for HS256 (32 bytes or more), PKCS#8, PKCS#1 or SEC 1 as DER or PEM for the others; NULL makes one inside, which never leaves. Sealed under the master key. refresh_max_age: how long after signing in refresh tokens can be exchanged at most, however often they are (90 days unless told otherwise; NULL keeps what was set). A new key_id rotates: what the old key signed still verifies until tenancy.retire_key(issuer, kid). Errors: 22023 with the reason; PT409 duplicate_kid, issuer_not_pooled, algorithm_not_allowed; 55000 where the master key is missing.';
 
 CREATE FUNCTION tenancy.jwks() RETURNS jsonb
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp

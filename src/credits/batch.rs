@@ -6,12 +6,13 @@
 use super::amount::Credits;
 use super::batch_request::{Request, parse};
 use super::caps;
-use super::debit::judge;
+use super::debit::{count_debit, judge};
 use super::entry_id::entry_id;
 use super::idempotency::{self, Answer, Body, Key};
 use super::payer::Payer;
 use super::pool::Pool;
 use super::result::Deduction;
+use crate::pg::metrics::{self, Series};
 use crate::pg::sql::{self, Arg, Mode};
 use crate::pg::{self, Composite, Error, Jsonb, Result, State};
 use crate::schema::require_installed;
@@ -109,7 +110,11 @@ fn charge_pool(id: Uuid, accepted: Vec<Accepted>, answers: &mut [Deduction]) -> 
             ..Deduction::default()
         };
         match decide(&pool, &request, seats[&request.payer.user])? {
-            Decision::Refused(reason) => answers[at].status = reason,
+            Decision::Refused(reason) => {
+                // A row says so where a call of its own would raise, and so count.
+                metrics::count_for(&pool.tenant, Series::Denied(reason), 1);
+                answers[at].status = reason;
+            }
             Decision::Replayed(answer) => {
                 answers[at] = match rows.iter().find(|row| row.id == answer.result) {
                     // Of a request before it in this batch, whose row is not written yet.
@@ -122,6 +127,7 @@ fn charge_pool(id: Uuid, accepted: Vec<Accepted>, answers: &mut [Deduction]) -> 
     }
     let metadata = write(&pool, &rows, now)?;
     for (row, metadata) in rows.iter().zip(metadata) {
+        count_debit(&pool.tenant, row.accepted.amount.micros());
         answers[row.accepted.at] = Deduction {
             transaction_id: Some(row.id),
             status: "charged",

@@ -7,6 +7,7 @@ use super::owner::organization_not_found;
 use super::payer::{self, Payer, present};
 use super::pool::Pool;
 use super::settle;
+use crate::pg::metrics::{self, Series};
 use crate::pg::sql::{self, Arg, Mode};
 use crate::pg::{self, Decimal, Error, Jsonb, Micros, Result, State};
 use crate::schema::require_installed;
@@ -118,6 +119,7 @@ impl Consumption<'_> {
         if let Some(done) = self.charge(None, "user")? {
             return Ok(done);
         }
+        metrics::count(Series::Denied("insufficient_credits"), 1);
         let balance = available(self.subject.user, Mode::Write)?;
         Ok(Done { success: false, balance, consumed_from: "user", transaction_id: None })
     }

@@ -130,8 +130,7 @@ pub fn charge(charge: &Charge, returning: bool) -> Result<Outcome> {
             }
         }
         let metadata = write(charge, &taken, transaction_id, now, returning)?;
-        metrics::count_for(&taken.tenant, Series::Debit, 1);
-        metrics::count_for(&taken.tenant, Series::DebitedMicros, charge.amount.micros().unsigned_abs());
+        count_debit(&taken.tenant, charge.amount.micros());
         let (balance_after, held_after) = (taken.balance, taken.held);
         if taken.has_caps && charge.payer.organization.is_some() {
             count(charge, taken.at)?;
@@ -141,6 +140,12 @@ pub fn charge(charge: &Charge, returning: bool) -> Result<Outcome> {
         }
         return Ok(Outcome::Charged(Charged { transaction_id, balance_after, held_after, metadata }));
     }
+}
+
+/// Counts a charge in the metrics of its pool's tenant.
+pub fn count_debit(tenant: &str, micros: i64) {
+    metrics::count_for(tenant, Series::Debit, 1);
+    metrics::count_for(tenant, Series::DebitedMicros, micros.unsigned_abs());
 }
 
 fn take(pool: Uuid, amount: Credits) -> Result<Option<Taken>> {

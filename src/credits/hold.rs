@@ -4,7 +4,7 @@
 //! locks first finds it open, or finds out that its time has come.
 
 use super::amount::{self, Credits};
-use super::debit::{Shortage, judge};
+use super::debit::{Shortage, count_debit, judge};
 use super::idempotency::{Answer, Body, Key};
 use super::ledger::Entry;
 use super::payer::{self, Payer};
@@ -212,6 +212,7 @@ fn capture(pool: &mut Pool, end: &Hold, charged: i64) -> Result<Deduction> {
             Arg::Time(Some(pool.now)),
         ],
     )?;
+    count_debit(&pool.tenant, charged);
     let balance_after = pool.balance;
     if to < end.drawn_after {
         settle::give_back(pool, (to, end.drawn_after), Cause::Hold(end.id))?;

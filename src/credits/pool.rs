@@ -21,6 +21,7 @@ pub struct Pool {
     pub next_expiry_at: i64,
     pub alert_below: i64,
     pub has_caps: bool,
+    pub tenant: String,
     pub last_entry_at: i64,
     /// The time of what is being done: the clock's, but never before the newest entry.
     pub now: i64,
@@ -32,7 +33,7 @@ macro_rules! pool_columns {
     ($end:literal) => {
         concat!(
             "SELECT p.pool_id, p.organization_id IS NOT NULL, p.balance, p.held, p.granted_total, p.drawn_total,
-                    p.burned_total, p.seq, p.next_expiry_at, p.alert_below, p.has_caps, p.last_entry_at
+                    p.burned_total, p.seq, p.next_expiry_at, p.alert_below, p.has_caps, p.last_entry_at, p.tenant_id
                FROM tenancy.credit_pools AS p
               WHERE p.pool_id = $1 ",
             $end
@@ -75,6 +76,7 @@ impl Pool {
             alert_below: row.credits(10),
             has_caps: row.get(11) == Some(true),
             last_entry_at,
+            tenant: row.text(13).unwrap_or_default(),
             now: clock::now().max(last_entry_at),
             stored: balance - held,
         })

@@ -27,7 +27,16 @@ pub struct Issuer {
 /// A key of an issuer, not retired.
 struct IssuerKey {
     key: Key,
-    window: Window,
+    terms: Terms,
+}
+
+/// Under what terms a key verifies.
+#[derive(Clone, Copy, Debug)]
+pub struct Terms {
+    /// When it may be used.
+    pub window: Window,
+    /// Whether it is a signing profile's: what it signed was issued here, on what the directory said then.
+    pub is_ours: bool,
 }
 
 /// When a key may be used: from, and until, in microseconds since 2000-01-01.
@@ -84,22 +93,22 @@ impl Issuer {
         kid: Option<&str>,
         algorithm: Algorithm,
         use_key: impl FnOnce(&Key) -> T,
-    ) -> std::result::Result<(T, Window), Failure> {
+    ) -> std::result::Result<(T, Terms), Failure> {
         if self.algorithms.as_ref().is_some_and(|allowed| !allowed.contains(&algorithm)) {
             return Err(Refusal::AlgorithmNotAllowed.into());
         }
         let keys = self.keys(kid)?;
         let now = pg::now_micros();
-        let mut usable = keys.iter().filter(|key| key.window.is_open(now));
+        let mut usable = keys.iter().filter(|key| key.terms.window.is_open(now));
         match kid {
             Some(_) => match usable.next() {
-                Some(key) => Ok((use_key(&key.key), key.window)),
+                Some(key) => Ok((use_key(&key.key), key.terms)),
                 None => Err(Refusal::UnknownKey.into()),
             },
             None => {
                 let mut fitting = usable.filter(|key| key.key.algorithms().any(|own| own == algorithm));
                 match (fitting.next(), fitting.next()) {
-                    (Some(key), None) => Ok((use_key(&key.key), key.window)),
+                    (Some(key), None) => Ok((use_key(&key.key), key.terms)),
                     (None, _) => Err(Refusal::UnknownKey.into()),
                     (Some(_), Some(_)) => Err(Refusal::AmbiguousKey.into()),
                 }
@@ -249,20 +258,19 @@ pub fn invalid(parameter: &str, reason: &'static str, message: impl Into<String>
 }
 
 fn load_keys(issuer: &str, kid: Option<&str>) -> Result<Vec<IssuerKey>> {
-    let rows = sql::query(
+    sql::query(
         "SELECT k.kid, k.algorithm, k.public_jwk::text, k.sealed_secret, k.not_before, k.not_after, \
-                tenancy._secret_context(k.issuer, k.kid) \
+                tenancy._secret_context(k.issuer, k.kid), k.origin = 'signing_profile' \
          FROM tenancy.issuer_keys AS k \
          WHERE k.issuer = $1 AND (k.kid = $2 OR $2 IS NULL) AND k.retired_at IS NULL \
          ORDER BY k.kid",
         &[issuer.into(), sql::Arg::Text(kid)],
         Mode::ReadLatest,
-        |row| Ok((key(row)?, row.time(5), row.time(6))),
-    )?;
-    Ok(rows
-        .into_iter()
-        .map(|(key, not_before, not_after)| IssuerKey { key, window: Window { not_before, not_after } })
-        .collect())
+        |row| {
+            let window = Window { not_before: row.time(5), not_after: row.time(6) };
+            Ok(IssuerKey { key: key(row)?, terms: Terms { window, is_ours: row.get(8).unwrap_or(false) } })
+        },
+    )
 }
 
 fn key(row: &Row) -> Result<Key> {

@@ -20,10 +20,10 @@ pub use audit::refused_api_key;
 pub use issuers::{algorithm, invalid};
 pub use master_key::KeyRing;
 pub use tenant::Named;
-pub use verify::{claimed_org_role, resolve, sha256};
+pub use verify::{belongs, claimed_org_role, resolve, sha256};
 
 use crate::pg::metrics::{self, Series, Timer};
-use crate::pg::sql::{self, Arg};
+use crate::pg::sql::{self, Arg, Mode};
 use crate::pg::{self, Error, Identity, Jsonb, State};
 use jose::Reason;
 use pgrx::iter::TableIterator;
@@ -51,6 +51,7 @@ fn authenticate_request() -> Option<String> {
         let headers = pg::client_setting(c"request.headers").unwrap_or_default();
         let request = request::read(&headers, &pg::request_token_header());
         match request.token.as_deref() {
+            _ if request.is_ambiguous => Err(several_tokens()),
             None => Ok(None),
             Some("") => Err(missing_token()),
             Some(token) => establish(token, request.correlation_id).map(Some),
@@ -106,11 +107,13 @@ fn act_as(
     org_id: default!(Option<&str>, "NULL"),
     tenant_id: default!(Option<&str>, "NULL"),
     reason: default!(Option<&str>, "NULL"),
-    namespace: default!(&str, "''"),
+    namespace: default!(Option<&str>, "''"),
 ) -> String {
     pg::entry(|| {
         crate::schema::require_installed()?;
         pg::warn_outside_transaction("tenancy.act_as");
+        sql::query_opt("SELECT tenancy._require_namespace($1)", &[Arg::Text(namespace)], Mode::Read, |_| Ok(()))?;
+        let namespace = namespace.unwrap_or_default();
         let named = Named {
             namespace,
             user: id(user_id, "user_id")?.ok_or_else(|| required("user_id"))?,
@@ -223,6 +226,11 @@ fn current_claims() -> Option<serde_json::Value> {
 fn missing_token() -> Error {
     Error::new(State::UNAUTHENTICATED, "missing_token", "Not authenticated: there is no token")
         .hint("Pass the bearer's token, without the word Bearer.")
+}
+
+fn several_tokens() -> Error {
+    Error::new(State::UNAUTHENTICATED, "several_tokens", "Not authenticated: the header with the token came twice")
+        .hint("Send it once.")
 }
 
 fn required(parameter: &'static str) -> Error {

@@ -26,6 +26,8 @@ pub enum Refusal {
     TenantTaken,
     /// The tenant is suspended.
     TenantSuspended,
+    /// A token issued here names an organization that its bearer has left.
+    NotAMember,
 }
 
 impl Refusal {
@@ -42,6 +44,7 @@ impl Refusal {
             Refusal::TenantMismatch => "tenant_mismatch",
             Refusal::TenantTaken => "tenant_taken",
             Refusal::TenantSuspended => "tenant_suspended",
+            Refusal::NotAMember => "not_a_member",
         }
     }
 
@@ -57,6 +60,7 @@ impl Refusal {
             Refusal::TenantMismatch => "the token's tenant is not its organization's".to_owned(),
             Refusal::TenantTaken => "the organization does not belong to the tenant of its name".to_owned(),
             Refusal::TenantSuspended => "the tenant is suspended".to_owned(),
+            Refusal::NotAMember => "the bearer has left the token's organization".to_owned(),
         }
     }
 
@@ -73,13 +77,16 @@ impl Refusal {
                 "Register the organization with its tenant: SELECT tenancy.register_organization(…, tenant_id => …)."
             }
             Refusal::TenantSuspended => "Ask the operator of the service.",
+            Refusal::NotAMember => "Ask the user to sign in again; the new token is for an organization they are in.",
             Refusal::Token(_) => "SELECT * FROM tenancy.verify_token(token) tells what is wrong with it.",
         }
     }
 
     fn state(&self) -> State {
         match self {
-            Refusal::TenantMismatch | Refusal::TenantTaken | Refusal::TenantSuspended => State::FORBIDDEN,
+            Refusal::TenantMismatch | Refusal::TenantTaken | Refusal::TenantSuspended | Refusal::NotAMember => {
+                State::FORBIDDEN
+            }
             _ => State::UNAUTHENTICATED,
         }
     }

@@ -3,7 +3,7 @@
 //! What a signature costs is paid once: a verified token is kept under its SHA-256 for as long as nothing changes in
 //! the tables it was judged by (the epoch). Its times are judged again at each use.
 
-use super::issuers::{self, Issuer, Window};
+use super::issuers::{self, Issuer, Terms};
 use super::jose::{Claims, Mapping, Profile, Subject, Token};
 use super::refusal::{Failure, Refusal};
 use super::tenant::{Facts, Named};
@@ -27,7 +27,7 @@ pub struct Verified {
     /// Its claims.
     pub claims: Claims,
     issuer: Rc<Issuer>,
-    key_window: Window,
+    terms: Terms,
     identity: Identity,
 }
 
@@ -55,7 +55,7 @@ impl Verified {
 
     fn check_times(&self) -> std::result::Result<(), Failure> {
         let now = pg::now_micros();
-        if !self.key_window.is_open(now) {
+        if !self.terms.window.is_open(now) {
             return Err(Refusal::UnknownKey.into());
         }
         Ok(self.claims.validate_times(&self.issuer.policy, now.div_euclid(1_000_000) + POSTGRES_EPOCH)?)
@@ -102,13 +102,13 @@ fn judge(text: &str, fingerprint: [u8; 32]) -> std::result::Result<Verified, Fai
     let name = claims.issuer().ok_or(super::jose::Reason::MissingClaim("iss"))?;
     let issuer = issuers::find(name)?;
     let header = token.header();
-    let (verdict, key_window) = issuer.with_key(header.kid.as_deref(), header.algorithm, |key| key.verify(&token))?;
+    let (verdict, terms) = issuer.with_key(header.kid.as_deref(), header.algorithm, |key| key.verify(&token))?;
     verdict?;
     claims.validate_identity(header.typ.as_deref(), &issuer.policy)?;
     let subject = issuer.mapping.resolve(&claims)?;
     check_revocation(&issuer, &claims, &subject)?;
-    let identity = identify(&issuer, &claims, subject)?;
-    Ok(Verified { fingerprint, claims, issuer, key_window, identity })
+    let identity = identify(&issuer, terms, &claims, subject)?;
+    Ok(Verified { fingerprint, claims, issuer, terms, identity })
 }
 
 fn check_revocation(issuer: &Issuer, claims: &Claims, subject: &Subject) -> std::result::Result<(), Failure> {
@@ -135,7 +135,12 @@ fn check_revocation(issuer: &Issuer, claims: &Claims, subject: &Subject) -> std:
     if revoked.is_some() { Err(Refusal::Revoked.into()) } else { Ok(()) }
 }
 
-fn identify(issuer: &Issuer, claims: &Claims, subject: Subject) -> std::result::Result<Identity, Failure> {
+fn identify(
+    issuer: &Issuer,
+    terms: Terms,
+    claims: &Claims,
+    subject: Subject,
+) -> std::result::Result<Identity, Failure> {
     let named = Named {
         namespace: &issuer.namespace,
         user: &subject.user,
@@ -143,6 +148,10 @@ fn identify(issuer: &Issuer, claims: &Claims, subject: Subject) -> std::result::
         tenant: subject.tenant.as_deref(),
     };
     let mut identity = resolve(&named)?;
+    // A provider ends its own tokens' organizations; ours are on us. Whoever left has neither membership nor seat.
+    if terms.is_ours && named.org.is_some() && !belongs(&identity) {
+        return Err(Refusal::NotAMember.into());
+    }
     identity.source = "token".to_owned();
     identity.issuer = Some(issuer.policy.issuer.clone());
     identity.token_id = claims.token_id().map(str::to_owned);
@@ -190,6 +199,12 @@ pub fn resolve(named: &Named) -> std::result::Result<Identity, Failure> {
     let (facts, mut identity) = found.unwrap_or_default();
     identity.tenant_id = named.resolve(&facts)?;
     Ok(identity)
+}
+
+/// Whether the directory knows somebody it resolved in the organization: as a member, or by an active seat (which a
+/// member by verified claims has, whose membership is kept elsewhere).
+pub fn belongs(resolved: &Identity) -> bool {
+    resolved.org_role.is_some() || resolved.seat_id.is_some()
 }
 
 /// The role that verified claims give a user in an organization: by the `organizations` map (contracts.md, S), then

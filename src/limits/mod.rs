@@ -77,6 +77,27 @@ fn peek_rate_limit(
     })
 }
 
+/// Takes one from a fixed limit of this extension's own; how long to wait, or NULL where it is admitted.
+///
+/// NULL as well without shared memory, or where it has no room: what calls this has an exact limit beside it, which
+/// only does not see what was rolled back.
+#[pg_extern(name = "_take_fixed_limit", volatile, parallel_unsafe, strict)]
+fn take_fixed_limit(tenant_id: &str, name: &str, key: &str, max_requests: i32, period: Interval) -> Option<Interval> {
+    pg::entry(|| {
+        let rule = gcra::Rule {
+            count: max_requests.unsigned_abs().max(1),
+            period: i64::try_from(period.as_micros()).unwrap_or(i64::MAX).max(1),
+            burst: max_requests.unsigned_abs().max(1),
+        };
+        // No limit that an operator names begins with a control character.
+        let cell = Key::new(pg::database_oid(), tenant_id, &format!("\u{1}{name}"), Some(key));
+        Ok(match cell.and_then(|cell| cells::take(cell, rule, 1)) {
+            Some(Ok(decision)) if !decision.allowed => Some(Interval::from_micros(decision.retry_after)),
+            _ => None,
+        })
+    })
+}
+
 /// Reads a policy string such as `60/hour`.
 #[pg_extern(name = "_parse_rate_limit", immutable, parallel_safe, strict)]
 fn parse_rate_limit(

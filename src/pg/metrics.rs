@@ -4,6 +4,7 @@
 //! `other`. What belongs to no tenant (a refused token) is counted under the empty one. Without preload there is no
 //! memory, and counting does nothing. Counts are not undone by a rollback: what was refused was refused.
 
+use super::metric_reasons::{DENIALS, REFUSALS};
 use super::shared::SharedSlice;
 use super::{current_tenant, database_oid, limit_settings};
 use std::cell::RefCell;
@@ -41,51 +42,6 @@ pub enum Timer {
     Llm,
 }
 
-/// Reasons that have a series; any other counts as `other`, the last of each.
-const REFUSALS: [&str; 24] = [
-    "not_authenticated",
-    "missing_token",
-    "malformed_token",
-    "malformed_claims",
-    "embedded_key",
-    "algorithm_none",
-    "unknown_algorithm",
-    "algorithm_mismatch",
-    "algorithm_not_allowed",
-    "missing_signature",
-    "invalid_signature",
-    "missing_claim",
-    "invalid_claim",
-    "audience",
-    "authorized_party",
-    "token_type",
-    "expired",
-    "not_yet_valid",
-    "unknown_issuer",
-    "unknown_key",
-    "revoked",
-    "tenant_suspended",
-    "tenant_mismatch",
-    "other",
-];
-const DENIALS: [&str; 16] = [
-    "insufficient_credits",
-    "no_active_seat",
-    "no_active_subscription",
-    "identity_already_set",
-    "identity_mismatch",
-    "tenant_mismatch",
-    "user_not_found",
-    "organization_not_found",
-    "idempotency_conflict",
-    "quota_exceeded",
-    "rate_limited",
-    "limiter_full",
-    "rate_limit_not_found",
-    "cap_reached",
-    "hold_not_open",
-    "other",
-];
 const DECISIONS: [&str; 3] = ["allowed", "denied", "full"];
 const CACHES: [&str; 2] = ["token", "rate_limit"];
 const DIRECTIONS: [&str; 2] = ["input", "output"];
@@ -149,10 +105,12 @@ pub fn count_for(tenant: &str, series: Series, by: u64) {
     }
 }
 
-/// Counts an outcome of the business, by its SQLSTATE: PT401 is nobody's identity, the other PT states are denials.
+/// Counts an outcome of the business, by its SQLSTATE: PT401, or PT403 for what a token claims, is nobody's identity;
+/// the other PT states are denials.
 pub fn count_refusal(sqlstate: &str, reason: &str) {
     match sqlstate {
         "PT401" => count(Series::Refused(reason), 1),
+        "PT403" if REFUSALS.contains(&reason) => count(Series::Refused(reason), 1),
         state if state.starts_with("PT4") => count(Series::Denied(reason), 1),
         _ => {}
     }

@@ -15,6 +15,7 @@ mod identity;
 mod invalidation;
 mod jsonb;
 pub mod limit_settings;
+mod metric_reasons;
 pub mod metrics;
 mod numeric;
 mod sealed;

@@ -1,7 +1,7 @@
 //! API keys: a bearer's key becomes the transaction's identity.
 
 use super::secret::{self, API_KEY_PREFIX};
-use crate::identity::{Named, permissions, refused_api_key, resolve, sha256};
+use crate::identity::{Named, belongs, permissions, refused_api_key, resolve, sha256};
 use crate::pg::sql::{self, Mode};
 use crate::pg::{self, Error, Result, State};
 use pgrx::{pg_extern, search_path};
@@ -14,6 +14,8 @@ struct Known {
     user_id: Option<String>,
     role: String,
     valid_until: Option<i64>,
+    /// Whether its user belonged to the organization when it was made.
+    for_member: bool,
     /// Why it is not good, if it is not.
     fault: Option<String>,
 }
@@ -40,6 +42,9 @@ fn authenticate_api_key(api_key: Option<&str>) -> String {
         let user = known.user_id.as_deref().unwrap_or(&id);
         let named = Named { namespace: &known.namespace, user, org: Some(&known.org_id), tenant: None };
         let mut identity = resolve(&named)?;
+        if known.for_member && !belongs(&identity) {
+            return Err(invalid("not_a_member", Some(known.id)));
+        }
         identity.source = "api_key".to_owned();
         identity.token_id = Some(id.clone());
         identity.org_role = Some(known.role);
@@ -65,7 +70,8 @@ fn find(hash: &[u8; 32]) -> Result<Option<Known>> {
                      WHEN k.valid_until <= pg_catalog.statement_timestamp() THEN 'lapsed' \
                      WHEN EXISTS (SELECT FROM tenancy.revocations AS r \
                                    WHERE r.kind = 'user' AND r.scope = k.namespace AND r.value = k.user_id \
-                                     AND k.created_at <= r.revoked_at) THEN 'user_revoked' END \
+                                     AND k.created_at <= r.revoked_at) THEN 'user_revoked' END, \
+                k.for_member \
          FROM tenancy.api_keys AS k WHERE k.key_hash = $1",
         &[hash.as_slice().into()],
         Mode::ReadLatest,
@@ -78,6 +84,7 @@ fn find(hash: &[u8; 32]) -> Result<Option<Known>> {
                 role: row.text(5).unwrap_or_default(),
                 valid_until: row.time(6),
                 fault: row.text(7),
+                for_member: row.get(8).unwrap_or(false),
             })
         },
     )?;

@@ -1,4 +1,4 @@
-// Verifies tokens with jose. The folder of node_modules is the argument; request and answer as in pyjwt_tokens.py.
+// Signs and verifies tokens with jose. The folder of node_modules is the argument; request and answer as in pyjwt_tokens.py.
 import { createRequire } from "node:module";
 import { readFileSync } from "node:fs";
 import { pathToFileURL } from "node:url";
@@ -6,6 +6,11 @@ import { pathToFileURL } from "node:url";
 const require = createRequire(process.argv[2] + "/");
 const jose = await import(pathToFileURL(require.resolve("jose")).href);
 const request = JSON.parse(readFileSync(0, "utf8"));
+if (request.do === "sign") {
+  const signed = new jose.SignJWT(request.claims).setProtectedHeader({ alg: "HS256" });
+  console.log(JSON.stringify({ token: await signed.sign(Buffer.from(request.secret, "hex")) }));
+  process.exit(0);
+}
 const options = {
   algorithms: [request.algorithm],
   audience: request.audience,

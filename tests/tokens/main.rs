@@ -9,5 +9,6 @@ mod tokens_docs;
 mod tokens_extension;
 mod tokens_issue;
 mod tokens_leaks;
+mod tokens_leaving;
 mod tokens_peers;
 mod world;
