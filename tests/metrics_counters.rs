@@ -155,7 +155,8 @@ fn every_charge_is_counted_once_and_every_refusal_by_its_reason() {
     // Answered with false, with a row's status, and with an error.
     service
         .batch_execute(
-            "SELECT tenancy.deduct_credits_pooled('u1', 1000, 'o1'), tenancy.consume_credits('u1', 'o1', 'page', 1000);
+            "SELECT tenancy.deduct_credits_pooled('u1', 1000, 'o1');
+             SELECT tenancy.consume_credits('u1', 'o1', 'page', 1000);
              SELECT tenancy.deduct_credits_batch('[{\"user_id\": \"u1\", \"org_id\": \"o1\", \"amount\": 1000},
                  {\"user_id\": \"u2\", \"org_id\": \"o1\", \"amount\": 1}]')",
         )

@@ -170,7 +170,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tenancy.issue_access_token(text, text, jsonb, jsonb, boolean, text) IS
-'Issues an access token, good for 24 hours (claim type: access). org_id: the organization the user asks for; without a membership and an active seat there the token is personal (organization claims NULL), or with require_org refused. claims: verified claims that show memberships, from a role with service access only; for anyone else the claims of the authenticated token count, and user_id must be the identity''s. extra: more claims; it never overrides ours. profile: the signing profile. Errors: PT401, PT403 no_seat, another_user, PT404 USER_NOT_FOUND, 22023 reserved_claim, token_too_large, 42501 claims_not_allowed, 55000 no_signing_profile.';
+'Issues an access token, good for 24 hours (claim type: access). org_id: the organization the user asks for; without a membership and an active seat there the token is personal (organization claims NULL), or with require_org refused. claims: verified claims that show memberships, from a role with service access only; for anyone else the claims of the authenticated token count, and user_id must be the identity''s. extra: more claims; it never overrides ours. profile: the signing profile. Errors: PT401, PT403 no_seat, another_user, PT404 USER_NOT_FOUND, 22023 reserved_claim, invalid_extra, token_too_large, 42501 claims_not_allowed, 55000 no_signing_profile.';
 
 CREATE FUNCTION tenancy.issue_dashboard_token(
     user_id text,

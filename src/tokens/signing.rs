@@ -1,7 +1,7 @@
 //! Signing: the keys of the signing profiles, opened once an epoch.
 
 use super::fault;
-use crate::identity::jose::{SigningKey, token::MAX_TOKEN_BYTES};
+use crate::identity::jose::{Claims, SigningKey, token::MAX_TOKEN_BYTES};
 use crate::identity::{KeyRing, algorithm, invalid};
 use crate::pg::sql::{self, Mode};
 use crate::pg::{self, Error, Result, State};
@@ -20,6 +20,13 @@ thread_local! {
 #[pg_extern(name = "_sign_token", volatile, parallel_restricted)]
 fn sign_token(profile: &str, claims: &str) -> String {
     pg::entry(|| {
+        if Claims::parse(claims.as_bytes()).is_err() {
+            return Err(invalid(
+                "extra",
+                "invalid_extra",
+                "extra holds a number or a nesting that no verifier takes: the token would be refused everywhere",
+            ));
+        }
         let token =
             key(profile)?.sign(claims).map_err(|_| fault("token_not_signed", "The token could not be signed"))?;
         if token.len() > MAX_TOKEN_BYTES {

@@ -175,7 +175,7 @@ fn a_code_raced_for_gives_one_pair_and_the_race_revokes_it() {
 }
 
 #[test]
-fn refresh_rotates_and_reuse_revokes_the_family() {
+fn identity_20_refresh_rotates_and_reuse_revokes_the_family() {
     let database = world();
     let mut client = database.superuser();
     let other = authorize(&mut client, USER, None);
@@ -260,7 +260,7 @@ fn signing_out_ends_the_family_and_its_access_tokens() {
 
 /// Attack 38.
 #[test]
-fn twenty_sessions_refresh_one_token_and_one_wins() {
+fn identity_38_twenty_sessions_refresh_one_token_and_one_wins() {
     let database = world();
     let mut client = database.superuser();
     let pair = authorize(&mut client, USER, Some(ORG));

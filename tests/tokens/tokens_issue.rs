@@ -226,6 +226,11 @@ fn extra_never_overrides() {
     let issue = "SELECT tenancy.issue_access_token($1, extra => $2)";
     refused(client.query(issue, &[&OTHER, &json!([1])]), "22023", "invalid_argument");
     refused(client.query(issue, &[&OTHER, &json!({"x": "y".repeat(8000)})]), "22023", "token_too_large");
+    // Nothing is signed that authenticate would refuse.
+    for extra in ["{\"a\": 1e400}".to_owned(), format!("{{\"a\": {}{}}}", "[".repeat(100), "]".repeat(100))] {
+        let issue = format!("SELECT tenancy.issue_access_token('{OTHER}', extra => '{extra}')");
+        refused(client.query(&issue, &[]), "22023", "invalid_extra");
+    }
 }
 
 #[test]
