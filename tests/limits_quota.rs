@@ -127,7 +127,10 @@ fn thirty_two_sessions_stop_exactly_at_the_boundary() {
     });
     assert_eq!(outcomes.iter().sum::<i32>(), 142, "142 × 7 = 994 is the most below 1000");
     let used = "SELECT trim_scale(used)::text FROM tenancy.quota_usage WHERE metric = 'calls'";
-    assert_eq!(text(&mut database.superuser(), used), "994");
+    let mut client = database.superuser();
+    assert_eq!(text(&mut client, used), "994");
+    let events = "SELECT count(*)::text FROM tenancy.event_outbox WHERE type = 'tenancy.quota.soft_limit_reached.v1'";
+    assert_eq!(text(&mut client, events), "1", "the soft limit was crossed once");
 }
 
 /// Periods follow the zone's calendar: clocks that change, months of every length, weeks from Monday.

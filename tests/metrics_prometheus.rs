@@ -205,6 +205,11 @@ fn prometheus_sees_the_counters_move() {
     let rules = root.join("monitoring/pg_tenancy.rules.yml");
     let (passed, said) = feed(&promtool, &["check", "rules", rules.to_str().unwrap()], "");
     assert!(passed, "promtool check rules: {said}");
+    let cases = std::fs::read_to_string(root.join("tests/data/prometheus_rules_test.yml")).unwrap();
+    let cases_file = folder.join("rules_test.yml");
+    std::fs::write(&cases_file, cases.replace("RULES", rules.to_str().unwrap())).unwrap();
+    let (passed, said) = feed(&promtool, &["test", "rules", cases_file.to_str().unwrap()], "");
+    assert!(passed, "promtool test rules: {said}");
     let (passed, said) = feed(&promtool, &["check", "config", configuration.to_str().unwrap()], "");
     assert!(passed, "promtool check config: {said}");
 }

@@ -1,13 +1,13 @@
 -- What psql's \df+ says of the identity's functions in src/identity/.
 
 COMMENT ON FUNCTION tenancy.authenticate(text) IS
-'Verifies a token and makes its bearer the identity of this transaction; returns the user''s external id. Call it first in the transaction. The same token again changes nothing, another identity is refused; COMMIT and ROLLBACK end it. Writes nothing, so it works on a standby. Outside a transaction block it warns: the identity is gone with the statement. Errors: PT401 with the reason the token was refused; PT403 where its tenant is not its organization''s, or where the transaction has another identity; 55000.';
+'Verifies a token and makes its bearer the identity of this transaction; returns the user''s external id. Call it first in the transaction. The same token again changes nothing, another identity is refused; COMMIT and ROLLBACK end it. Writes nothing, so it works on a standby. Outside a transaction block it warns: the identity is gone with the statement. Errors: PT401 with the reason the token was refused; PT403 where its tenant is not its organization''s, where it was issued here and its bearer has left the organization (not_a_member), or where the transaction has another identity; 55000.';
 COMMENT ON FUNCTION tenancy.verify_token(text) IS
 'Says whether authenticate would take a token (valid), why not (reason), and what it claims if it would (claims). No side effect. Error: 55000.';
 COMMENT ON FUNCTION tenancy.act_as(text, text, text, text, text) IS
 'Makes somebody the identity of this transaction without a token, for workers and back offices, and returns the user''s external id. The user need not be registered. Recorded in tenancy.audit_log with the login and reason. Errors: 22023, PT403 as authenticate, 55000.';
 COMMENT ON FUNCTION tenancy.authenticate_request() IS
-'authenticate() for the bearer of an HTTP request, for PostgREST''s db-pre-request: reads the token from the header that tenancy.request_token_header names (Authorization) in request.headers, and the correlation id from X-Correlation-ID (one that is no UUID is replaced). Returns the user''s external id, NULL without a token. Errors: as authenticate.';
+'authenticate() for the bearer of an HTTP request, for PostgREST''s db-pre-request: reads the token from the header that tenancy.request_token_header names (Authorization) in request.headers, and the correlation id from X-Correlation-ID (one that is no UUID is replaced). Returns the user''s external id, NULL without a token. Errors: as authenticate; PT401 several_tokens where that header came twice.';
 COMMENT ON FUNCTION tenancy.identity_headers() IS
 'The identity as HTTP headers for another service: X-User-ID, X-Org-ID (only with an organization), X-Tenant-ID, X-Correlation-ID; where an id is not visible ASCII all ids are URL-quoted and X-Identity-Encoding is url. NULL without a live identity.';
 COMMENT ON FUNCTION tenancy.clear_identity() IS

@@ -32,8 +32,9 @@ use refusal::{Failure, Refusal};
 
 /// Makes the bearer of a token the transaction's identity and gives the user's external id. Writes nothing.
 ///
-/// Errors: PT401 with the reason the token was refused; PT403 where its tenant is not its organization's, or where
-/// the transaction already has another identity; 55000 where tables or master key are missing.
+/// Errors: PT401 with the reason the token was refused; PT403 where its tenant is not its organization's, where its
+/// bearer has left the organization of a token issued here, or where the transaction already has another identity;
+/// 55000 where tables or master key are missing.
 #[pg_extern(volatile, parallel_unsafe, security_definer)]
 #[search_path(pg_catalog, pg_temp)]
 fn authenticate(token: Option<&str>) -> String {
