@@ -1,6 +1,6 @@
 # Each target is one line that calls scripts/; each does its own set-up.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint bench bench-full install fuzz
+.PHONY: help setup demo test soak lint bench bench-full install fuzz torture test-matrix package package-test freeze
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 12
@@ -17,6 +17,12 @@ test: ## every test; T=name: those whose name contains it; S=lib or S=file: one 
 soak: ## the ledger against its model for a long run; PGT_OPERATIONS and PGT_SEED as in make test
 	@PGT_OPERATIONS=$${PGT_OPERATIONS:-1000000} T=random_operations_agree_with_the_model scripts/test.sh
 
+torture: ## faults under load, made-up statements, fuzzing: an hour; ROUNDS=n, SMITH=seconds, FUZZ=seconds
+	@ROUNDS='$(ROUNDS)' SMITH='$(SMITH)' FUZZ='$(FUZZ)' scripts/torture.sh
+
+test-matrix: ## the tests on PostgreSQL 15 to 18, and the table in README.md; V=16: one of them
+	@scripts/test_matrix.sh '$(V)'
+
 lint: ## formatting, clippy, rustdoc, shellcheck; any finding is an error
 	@scripts/lint.sh
 
@@ -29,5 +35,14 @@ bench: ## ours beside what a user would write instead, ten minutes; BENCH=name: 
 bench-full: ## the same, long enough to hold the bars
 	@FULL=1 BENCH='$(BENCH)' scripts/bench.sh
 
+freeze: ## at a release: keeps its scripts, so that tests hold them unchanged
+	@scripts/freeze.sh
+
 install: ## a release build into the system's server, or the one PG_CONFIG names
 	@PG_CONFIG='$(PG_CONFIG)' scripts/install.sh
+
+package: ## a .deb for Debian's PostgreSQL 15, a tarball, the sources, an SBOM: target/package
+	@scripts/package.sh
+
+package-test: ## installs that .deb with apt, tries it, removes it; root only
+	@scripts/package_test.sh

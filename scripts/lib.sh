@@ -10,12 +10,15 @@ umask 022
 
 PGT_ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
 PGT_TARGET=${CARGO_TARGET_DIR:-$PGT_ROOT/target}
-PGT_PG_MAJOR=15
+# 15 is Debian's own server. 16, 17 and 18 come as scripts/servers.sh gets them (make test-matrix).
+PGT_PG_MAJOR=${PGT_PG_MAJOR:-15}
+export PGT_PG_MAJOR
 PGT_SYSTEM_LIB=/usr/lib/postgresql/$PGT_PG_MAJOR
 PGT_SYSTEM_SHARE=/usr/share/postgresql/$PGT_PG_MAJOR
 PGT_PGRX_VERSION=$(sed -n 's/^pgrx = "=\([0-9.]*\)"$/\1/p' "$PGT_ROOT/Cargo.toml")
 export CARGO_TARGET_DIR=$PGT_TARGET
 export PGRX_HOME=$PGT_TARGET/pgrx
+if [ "$PGT_PG_MAJOR" != 15 ]; then PGRX_HOME=$PGT_TARGET/pgrx$PGT_PG_MAJOR; fi
 export PGT_BIN=$PGRX_HOME/bin
 
 # cargo-pgrx adds a linker argument to its own builds, and with it a second build of every dependency.
@@ -155,4 +158,13 @@ export PGRX_BUILD_FLAGS="--test install"
 install_extension() {
     step "Building the extension and installing it into the private server tree"
     (cd "$PGT_ROOT" && cargo pgrx install --pg-config "$PGT_BIN/pg_config" 9>&-)
+}
+
+# build_next_version: the library of a made-up version after this one, for tests/upgrade. Another feature is another
+# build of this crate alone; the dependencies are shared.
+build_next_version() {
+    step "Building the library of a made-up next version"
+    (cd "$PGT_ROOT" && cargo build --lib --test install --no-default-features --features "pg$PGT_PG_MAJOR made_up_next" 9>&-)
+    export PGT_NEXT_LIBRARY=$PGT_TARGET/next_version.so
+    cp "$PGT_TARGET/debug/libpg_tenancy.so" "$PGT_NEXT_LIBRARY"
 }

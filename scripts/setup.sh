@@ -4,8 +4,10 @@
 # shellcheck source=scripts/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
-PACKAGES="postgresql-$PGT_PG_MAJOR postgresql-server-dev-$PGT_PG_MAJOR gcc libc6-dev pkg-config libssl-dev make openssl postgresql-$PGT_PG_MAJOR-wal2json"
+PACKAGES="postgresql-15 postgresql-server-dev-15 gcc libc6-dev pkg-config libssl-dev make openssl postgresql-15-wal2json sqlsmith"
 if [ -n "${PGT_WITH_LINTERS:-}" ]; then PACKAGES="$PACKAGES shellcheck"; fi
+if [ -n "${PGT_WITH_PACKAGERS:-}" ]; then PACKAGES="$PACKAGES dpkg-dev lintian binutils xz-utils"; fi
+if [ -n "${PGT_WITH_VALGRIND:-}" ]; then PACKAGES="$PACKAGES valgrind"; fi
 if [ -n "${PGT_WITH_FUZZERS:-}" ]; then PACKAGES="$PACKAGES g++"; fi
 
 missing_packages() {
@@ -92,39 +94,43 @@ write_wrapper() {
 }
 
 # The wrappers' folder never moves, wherever the tree lies: a changed pg_config path would rebuild the bindings.
+# $1: the server's programs; $2: the clients'; $3: what both need in their environment; $4: how pg_config's answers change.
 write_wrappers() {
-    local program bin=$PGT_RUN/usr/lib/postgresql/$PGT_PG_MAJOR/bin
+    local program server=$1 clients=$2 environment=$3 edit=$4
     mkdir -p "$PGT_BIN"
-    if [ "$(cat "$PGT_BIN/.for" 2>/dev/null)" = "$PGT_RUN pg_basebackup" ]; then return; fi
-    for program in initdb pg_ctl pg_basebackup postgres createdb dropdb; do
+    if [ "$(cat "$PGT_BIN/.for" 2>/dev/null)" = "$PGT_RUN pg_upgrade" ]; then return; fi
+    for program in initdb pg_ctl pg_basebackup pg_upgrade postgres createdb dropdb; do
         write_wrapper "$program" <<EOF
 #!/bin/sh
 # Written by scripts/setup.sh. Postgres refuses to run as root, so root becomes the server's user here.
 # Paths in arguments must be absolute.
-cd / || exit
+cd "\${PGT_FOLDER:-/}" || exit
 if [ "\$(id -u)" = 0 ]; then
-    exec setpriv --reuid=postgres --regid=postgres --init-groups env HOME=/ '$bin/$program' "\$@"
+    exec setpriv --reuid=postgres --regid=postgres --init-groups env HOME=/ $environment '$server/$program' "\$@"
 fi
-exec '$bin/$program' "\$@"
+exec env $environment '$server/$program' "\$@"
 EOF
     done
     for program in psql pg_dump pg_dumpall pg_restore pg_isready pgbench vacuumdb; do
         write_wrapper "$program" <<EOF
 #!/bin/sh
 # Written by scripts/setup.sh.
-exec '$PGT_SYSTEM_LIB/bin/$program' "\$@"
+exec env $environment '$clients/$program' "\$@"
 EOF
     done
     write_wrapper pg_config <<EOF
 #!/bin/sh
-# Written by scripts/setup.sh: the system's answers, with the private tree in place of the system's folders.
-'$PGT_SYSTEM_LIB/bin/pg_config' "\$@" | sed \\
-    -e 's|^\\(BINDIR = \\)\\{0,1\\}$PGT_SYSTEM_LIB/bin\$|\\1$PGT_BIN|' \\
-    -e 's|^\\(PKGLIBDIR = \\)\\{0,1\\}$PGT_SYSTEM_LIB/lib\$|\\1$PGT_RUN$PGT_SYSTEM_LIB/lib|' \\
-    -e 's|^\\(SHAREDIR = \\)\\{0,1\\}$PGT_SYSTEM_SHARE\$|\\1$PGT_RUN$PGT_SYSTEM_SHARE|'
+# Written by scripts/setup.sh: the server's answers, with the private tree and these wrappers in their place.
+$environment '$clients/pg_config' "\$@" | sed -e 's|^\(BINDIR = \)\{0,1\}$clients\$|\1$PGT_BIN|' $edit
 EOF
     # With the newest program's name: an older set of wrappers is written anew.
-    printf '%s' "$PGT_RUN pg_basebackup" >"$PGT_BIN/.for"
+    printf '%s' "$PGT_RUN pg_upgrade" >"$PGT_BIN/.for"
+}
+
+write_system_wrappers() {
+    write_wrappers "$PGT_RUN$PGT_SYSTEM_LIB/bin" "$PGT_SYSTEM_LIB/bin" '' "\\
+    -e 's|^\(PKGLIBDIR = \)\{0,1\}$PGT_SYSTEM_LIB/lib\$|\1$PGT_RUN$PGT_SYSTEM_LIB/lib|' \\
+    -e 's|^\(SHAREDIR = \)\{0,1\}$PGT_SYSTEM_SHARE\$|\1$PGT_RUN$PGT_SYSTEM_SHARE|'"
 }
 
 # Rewritten only when it must be: the bindings are rebuilt when this file changes.
@@ -141,6 +147,11 @@ find_cargo
 find_run_folder
 take_turn
 install_cargo_pgrx
-copy_server_tree
-write_wrappers
+if [ "$PGT_PG_MAJOR" = 15 ]; then
+    copy_server_tree
+    write_system_wrappers
+else
+    # shellcheck source=scripts/servers.sh
+    . "$PGT_ROOT/scripts/servers.sh"
+fi
 init_pgrx

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Runs every test: unit and in-database (cargo test --lib), then from outside (tests/*.rs).
+# PGT_PG_MAJOR=16: on another version of the server. IGNORED=1: only the tests that need a second one beside it.
 # T=name runs only the tests whose name contains it; S=lib only the first kind, S=file only those of tests/file.rs.
 # shellcheck source=scripts/setup.sh
 . "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
@@ -11,6 +12,7 @@ export CARGO_PGRX_TEST_PGDATA=$PGT_SCRATCH/in-database
 as_server_user mkdir -p "$CARGO_PGRX_TEST_PGDATA"
 export PGT_MASTER_KEY_FILE=$PGT_SCRATCH/master.key
 as_server_user sh -c 'umask 077; openssl rand -base64 32 >"$1"' sh "$PGT_MASTER_KEY_FILE"
+export PGT_OLD_BIN=$PGT_TARGET/pgrx/bin
 cd "$PGT_ROOT"
 LOG=$PGT_SCRATCH/log
 : >"$LOG"
@@ -30,11 +32,12 @@ if [ -z "$SUITE" ] || [ "$SUITE" = lib ]; then
         cargo test --no-fail-fast "${PGT_CARGO_TEST_FEATURES[@]}" --lib
 fi
 if [ "$SUITE" != lib ]; then
+    case $SUITE in '' | upgrade) build_next_version ;; esac
     install_extension
     # shellcheck source=scripts/peers.sh
     . "$PGT_ROOT/scripts/peers.sh"
     run_tests "Tests from outside" \
-        cargo test --no-fail-fast "${PGT_CARGO_FEATURES[@]}" --test "${SUITE:-*}"
+        cargo test --no-fail-fast "${PGT_CARGO_FEATURES[@]}" --test "${SUITE:-*}" ${IGNORED:+-- --ignored}
 fi
 
 step "Results"

@@ -21,6 +21,7 @@ VALUES
     ('_apply_migrations(integer)', 'internal'),
     ('_create_schema_migrations()', 'internal'),
     ('_close_relation(text)', 'internal'),
+    ('_close_row_types()', 'internal'),
     ('_close_functions()', 'internal'),
     ('_function_access()', 'internal'),
     ('_table_access()', 'internal'),

@@ -6,7 +6,7 @@ COMMENT ON FUNCTION tenancy._library_version() IS 'The version of the library (t
 COMMENT ON FUNCTION tenancy._migrations() IS
 'The migrations compiled into the library: number, name, text, and the text''s SHA-256 in hex.';
 COMMENT ON FUNCTION tenancy._require_installed() IS
-'Called first by every function that needs a table: true, and cheap, where the tables are those this library expects. Errors: 55000 schema_missing (run tenancy.install()), schema_behind (run tenancy.migrate()), schema_ahead (update the package).';
+'Called first by every function that needs a table: true, and cheap, where the tables are those this library expects. Errors: 55000 schema_missing (run tenancy.install()), schema_behind (run tenancy.migrate()), schema_ahead (update the package), library_behind (reconnect, or restart the server).';
 
 CREATE FUNCTION tenancy._lock_schema() RETURNS void
 LANGUAGE plpgsql
@@ -30,7 +30,13 @@ DECLARE
     library text := tenancy._library_version();
 BEGIN
     SELECT e.extversion INTO script FROM pg_extension AS e WHERE e.extname = 'pg_tenancy';
-    IF script <> library THEN
+    IF string_to_array(regexp_replace(script, '[^0-9.]', '', 'g'), '.')::integer[]
+       > string_to_array(regexp_replace(library, '[^0-9.]', '', 'g'), '.')::integer[] THEN
+        PERFORM tenancy._raise('55000', 'library_behind',
+            format('The SQL functions are version %s, the loaded library is version %s', script, library),
+            'Install the package of the SQL functions'' version; then reconnect, with shared_preload_libraries restart the server.',
+            jsonb_build_object('library', library, 'extension', script));
+    ELSIF script <> library THEN
         PERFORM tenancy._raise('55000', 'extension_behind',
             format('The library is version %s, the SQL functions are version %s', library, script),
             'Run ALTER EXTENSION pg_tenancy UPDATE in this database, then SELECT tenancy.migrate(). After an update of the package, reconnect first.',
@@ -41,7 +47,7 @@ END
 $$;
 
 COMMENT ON FUNCTION tenancy._require_matching_code() IS
-'The version of the code, if library and SQL functions agree on it. Error: 55000 extension_behind.';
+'The version of the code, if library and SQL functions agree on it. Errors: 55000 extension_behind, library_behind.';
 
 CREATE FUNCTION tenancy._apply_migrations(through integer DEFAULT NULL) RETURNS integer
 LANGUAGE plpgsql
@@ -114,6 +120,7 @@ BEGIN
         END IF;
     END LOOP;
     PERFORM tenancy._reconcile_operator_policies();
+    PERFORM tenancy._close_row_types();
     IF applied > 0 THEN
         PERFORM tenancy._changed('schema_migrations');
     END IF;
@@ -122,7 +129,7 @@ END
 $$;
 
 COMMENT ON FUNCTION tenancy._apply_migrations(integer) IS
-'Runs the migrations that are not recorded, in order (only up to number through, where it is given: for tests of older states), records them, and grants again what access_grants records. Returns how many ran. The caller holds _lock_schema. Errors: 55000 extension_behind, schema_ahead, migration_changed; 40001.';
+'Runs the migrations that are not recorded, in order (only up to number through, where it is given: for tests of older states), records them, and grants again what access_grants records. Returns how many ran. The caller holds _lock_schema. Errors: 55000 extension_behind, library_behind, schema_ahead, migration_changed; 40001.';
 
 CREATE FUNCTION tenancy._create_schema_migrations() RETURNS void
 LANGUAGE plpgsql
@@ -181,6 +188,30 @@ $$;
 COMMENT ON FUNCTION tenancy._close_relation(text) IS
 'Takes every privilege on a new table or view of schema tenancy from everybody but its owner, and USAGE on its row type from PUBLIC.';
 
+CREATE FUNCTION tenancy._close_row_types() RETURNS void
+LANGUAGE plpgsql
+AS $$
+DECLARE
+    open_type record;
+BEGIN
+    -- pg_dump carries no privileges of row types: after a restore PUBLIC has USAGE on them again.
+    FOR open_type IN
+        SELECT format('tenancy.%I', c.relname) AS name
+          FROM tenancy.schema_migrations AS s, unnest(s.relations || '{schema_migrations}') AS relation
+          JOIN pg_class AS c ON c.relnamespace = 'tenancy'::regnamespace AND c.relname = relation
+          JOIN pg_type AS t ON t.oid = c.reltype
+         WHERE EXISTS (SELECT FROM aclexplode(coalesce(t.typacl, acldefault('T', t.typowner))) AS a WHERE a.grantee = 0)
+         GROUP BY c.relname
+         ORDER BY c.relname
+    LOOP
+        EXECUTE format('REVOKE ALL ON TYPE %s FROM PUBLIC', open_type.name);
+    END LOOP;
+END
+$$;
+
+COMMENT ON FUNCTION tenancy._close_row_types() IS
+'Takes from PUBLIC the USAGE on our tables'' row types that a restored dump leaves open.';
+
 CREATE FUNCTION tenancy.install() RETURNS text
 LANGUAGE plpgsql
 SECURITY DEFINER
@@ -196,7 +227,7 @@ END
 $$;
 
 COMMENT ON FUNCTION tenancy.install() IS
-'Makes the tables, views, policies and grants of pg_tenancy as ordinary objects of the extension''s owner, and returns the version. A second call changes nothing; where tables of an older version exist it brings them up to date. For the extension''s owner and superusers. Errors: 42501, 55000 extension_behind, schema_ahead, migration_changed.';
+'Makes the tables, views, policies and grants of pg_tenancy as ordinary objects of the extension''s owner, and returns the version. A second call changes nothing; where tables of an older version exist it brings them up to date. For the extension''s owner and superusers. Errors: 42501, 55000 extension_behind, library_behind, schema_ahead, migration_changed.';
 
 CREATE FUNCTION tenancy.migrate() RETURNS text
 LANGUAGE plpgsql
@@ -217,7 +248,7 @@ END
 $$;
 
 COMMENT ON FUNCTION tenancy.migrate() IS
-'Brings the tables to the version this code expects, grants again what tenancy.access_grants records, and returns the version. Run it after ALTER EXTENSION pg_tenancy UPDATE. For the extension''s owner and superusers. Errors: 42501, 55000 schema_missing, extension_behind, schema_ahead, migration_changed.';
+'Brings the tables to the version this code expects, grants again what tenancy.access_grants records, and returns the version. Run it after ALTER EXTENSION pg_tenancy UPDATE, and after a restored dump (which leaves USAGE on row types open). For the extension''s owner and superusers. Errors: 42501, 55000 schema_missing, extension_behind, library_behind, schema_ahead, migration_changed.';
 
 CREATE FUNCTION tenancy.uninstall(confirm text) RETURNS integer
 LANGUAGE plpgsql

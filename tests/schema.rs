@@ -2,7 +2,8 @@
 
 mod common;
 
-use common::{Cluster, Database, Options, cluster, fails_with, in_parallel, refused};
+use common::copies::objects as snapshot;
+use common::{Database, cluster, fails_with, in_parallel, refused};
 use postgres::{Client, error::SqlState};
 
 fn with_extension() -> Database<'static> {
@@ -237,51 +238,6 @@ fn uninstall_asks_for_the_databases_name_and_leaves_the_functions() {
     refused(client.query("SELECT tenancy.register_user('u')", &[]), "55000", "schema_missing");
     refused(client.query(&call, &[]), "55000", "schema_missing");
     client.batch_execute("DROP ROLE schema_app; SELECT tenancy.install(); SELECT tenancy.register_user('u')").unwrap();
-}
-
-/// pg_dump and pg_restore into another cluster: tables, rows, policies, grants and functions are as they were.
-#[test]
-fn a_dump_restores_into_a_fresh_cluster() {
-    let database = with_extension();
-    let mut client = database.superuser();
-    client
-        .batch_execute(
-            "SELECT tenancy.install();
-             CREATE ROLE dumped_app LOGIN; CREATE ROLE dumped_ops LOGIN;
-             SELECT tenancy.grant_access('dumped_app', 'application'), tenancy.grant_access('dumped_ops', 'operator');
-             SELECT tenancy.register_user('u1'), tenancy.register_organization('o1', 'One');
-             SELECT tenancy.set_subscription('o1', 'teams', 'active', 2); SELECT tenancy.assign_seat('o1', 'u1');
-             CREATE INDEX of_the_users_own ON tenancy.users (email)",
-        )
-        .unwrap();
-    let file = database.cluster().folder().join("schema.dump");
-    let file = file.to_str().unwrap();
-    let dumped = database.cluster().client("pg_dump", &["-Fc", "-f", file, &database.name]);
-    assert!(dumped.status.success(), "{}", String::from_utf8_lossy(&dumped.stderr));
-
-    let other = Cluster::start(Options::default());
-    let restored = other.empty_database();
-    restored.superuser().batch_execute("CREATE ROLE dumped_app LOGIN; CREATE ROLE dumped_ops LOGIN").unwrap();
-    let done = other.client("pg_restore", &["-e", "-d", &restored.name, file]);
-    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
-
-    let mut there = restored.superuser();
-    assert_eq!(snapshot(&mut there), snapshot(&mut client));
-    let rows = "SELECT concat(o::text, u::text, s::text, p::text) FROM tenancy.organizations o, tenancy.users u, tenancy.organization_seats s,
-                  tenancy.organization_subscriptions p";
-    assert_eq!(text(&mut there, rows), text(&mut client, rows));
-    there.batch_execute("SELECT tenancy.register_user('u2'); SELECT tenancy.assign_seat('o1', 'u2')").unwrap();
-    refused(there.query("SELECT tenancy.assign_seat('o1', 'u1')", &[]), "PT409", "seat_exists");
-    let mut operator = restored.connect("dumped_ops");
-    assert_eq!(text(&mut operator, "SELECT count(*)::text FROM tenancy.organizations"), "1");
-    let mut app = restored.connect("dumped_app");
-    assert_eq!(text(&mut app, "SELECT count(*)::text FROM tenancy.organizations"), "0");
-    fails_with(app.query("SELECT tenancy.register_user('u3')", &[]), "42501");
-}
-
-/// All that is in schema tenancy, as text that does not depend on oids.
-fn snapshot(client: &mut Client) -> String {
-    text(client, include_str!("common/snapshot.sql"))
 }
 
 /// A released migration never changes: databases exist that were made by it.

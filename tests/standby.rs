@@ -3,9 +3,11 @@
 
 mod common;
 
+use common::copies::{clean, lived_in};
 use common::{Cluster, Database, ISSUER, KEY_ID, Options, Token, fails_with, refused};
 use postgres::{Client, GenericClient};
 use std::time::{Duration, Instant};
+use uuid::Uuid;
 
 const NEXT: &[u8] = b"the next secret of the tests, long enough.";
 
@@ -116,4 +118,34 @@ fn a_standby_verifies_isolates_and_follows_the_primary() {
     svc.batch_execute("BEGIN; SELECT tenancy.act_as('alice', 'acme', reason => 'after the failover'); COMMIT").unwrap();
     on_standby("ops").execute("SELECT tenancy.revoke_user('bob')", &[]).unwrap();
     refused(authenticate(&mut app, &next), "PT401", "revoked");
+}
+
+/// The standby takes over: what the primary had charged is there, a request sent again is known, a new one is charged.
+#[test]
+fn a_promoted_standby_charges_on_and_the_ledger_agrees() {
+    let first = Cluster::start(Options::default());
+    let database = lived_in(&first);
+    let second = first.standby();
+    let mut service = database.connect("svc");
+    let debit = "SELECT transaction_id FROM tenancy.deduct_credits('ada', 1, 'org_acme', idempotency_key => $1)";
+    let charged: Uuid = service.query_one(debit, &[&"before"]).unwrap().get(0);
+    catch_up(&mut database.superuser(), &mut second.connect(&database.name, "postgres"));
+
+    let on_standby = |role: &str| second.connect(&database.name, role);
+    let mut watcher = on_standby("postgres");
+    clean(&mut watcher);
+    fails_with(on_standby("svc").query(debit, &[&"on the standby"]), "25006");
+    let balance = "SELECT available::text FROM tenancy.credit_balance(org_id => 'org_acme')";
+    let here: String = database.superuser().query_one(balance, &[]).unwrap().get(0);
+    assert_eq!(watcher.query_one(balance, &[]).unwrap().get::<_, String>(0), here);
+
+    first.crash();
+    second.promote();
+    let mut service = on_standby("svc");
+    assert_eq!(service.query_one(debit, &[&"before"]).unwrap().get::<_, Uuid>(0), charged, "known, not charged again");
+    let after: Uuid = service.query_one(debit, &[&"after"]).unwrap().get(0);
+    assert_ne!(after, charged);
+    let spent = "SELECT ($1::text::numeric - available)::text FROM tenancy.credit_balance(org_id => 'org_acme')";
+    assert_eq!(watcher.query_one(spent, &[&here]).unwrap().get::<_, String>(0), "1.000000");
+    clean(&mut watcher);
 }

@@ -10,10 +10,13 @@ use pgrx::{name, pg_extern};
 
 pub use installed::require_installed;
 
+/// The version of this library. Under the feature `made_up_next` the one that the upgrade tests make up.
+pub const VERSION: &str = if cfg!(feature = "made_up_next") { "0.1.1" } else { env!("CARGO_PKG_VERSION") };
+
 /// The version of this library.
 #[pg_extern(name = "_library_version", immutable, parallel_safe)]
 fn library_version() -> &'static str {
-    env!("CARGO_PKG_VERSION")
+    VERSION
 }
 
 /// The migrations compiled into this library, in order; sha256 is of the text, in hex.

@@ -18,11 +18,15 @@ pub struct Options {
     pub master_key: bool,
     /// More lines of postgresql.conf.
     pub settings: Vec<(&'static str, String)>,
+    /// The folder of another server's `pg_ctl`, where it is not the usual one that runs this cluster.
+    pub programs: Option<PathBuf>,
+    /// The whole cluster on a volume of its own of so many megabytes, in memory. Only root can make one.
+    pub volume: Option<u32>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { preload: true, durable: false, master_key: true, settings: Vec::new() }
+        Self { preload: true, durable: false, master_key: true, settings: Vec::new(), programs: None, volume: None }
     }
 }
 
@@ -30,6 +34,7 @@ impl Default for Options {
 pub struct Cluster {
     folder: PathBuf,
     watcher: Child,
+    programs: PathBuf,
     pub(super) template: Mutex<bool>,
     pub(super) databases: AtomicU32,
 }
@@ -44,16 +49,28 @@ impl Cluster {
     /// Makes and starts a cluster.
     pub fn start(options: Options) -> Self {
         let folder = make_folder();
+        let watcher = watch(&folder);
+        if let Some(megabytes) = options.volume {
+            mount(&folder, megabytes);
+        }
         let data = folder.join("data");
-        init(&data);
+        match options.programs.as_ref().map(|programs| programs.join("initdb")).filter(|initdb| initdb.exists()) {
+            Some(other) => run(path(&other), &[&["-D", path(&data)][..], &INITDB].concat()),
+            None => init(&data),
+        }
         if options.master_key {
             write_for_server(&folder.join("master.key"), &master_key(), 0o600);
         }
         let conf = data.join("postgresql.conf");
         let text = fs::read_to_string(&conf).expect("initdb writes postgresql.conf");
         fs::write(&conf, text + &settings(&folder, &options)).expect("postgresql.conf can be written");
-        let cluster =
-            Self { watcher: watch(&folder), folder, template: Mutex::new(false), databases: AtomicU32::new(0) };
+        let cluster = Self {
+            watcher,
+            folder,
+            programs: options.programs.unwrap_or_else(wrappers),
+            template: Mutex::new(false),
+            databases: AtomicU32::new(0),
+        };
         cluster.resume();
         cluster
     }
@@ -77,8 +94,13 @@ impl Cluster {
         fs::write(&conf, text + &source).expect("postgresql.conf can be written");
         fs::write(data.join("standby.signal"), "").expect("the signal can be written");
         give_to_server(&data.join("standby.signal"));
-        let cluster =
-            Self { watcher: watch(&folder), folder, template: Mutex::new(false), databases: AtomicU32::new(0) };
+        let cluster = Self {
+            watcher: watch(&folder),
+            folder,
+            programs: self.programs.clone(),
+            template: Mutex::new(false),
+            databases: AtomicU32::new(0),
+        };
         cluster.resume();
         cluster
     }
@@ -96,7 +118,7 @@ impl Cluster {
     /// Starts the server again after `stop` or `crash`.
     pub fn resume(&self) {
         let log = self.folder.join("log");
-        let started = command("pg_ctl")
+        let started = Command::new(self.programs.join("pg_ctl"))
             .args(["-D", path(&self.data()), "-w", "-t", "60", "-l", path(&log), "start"])
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -135,6 +157,11 @@ impl Cluster {
     /// A fresh database without the extension.
     pub fn empty_database(&self) -> Database<'_> {
         Database::empty(self)
+    }
+
+    /// A database that the cluster has, by name.
+    pub fn existing(&self, name: &str) -> Database<'_> {
+        Database::existing(self, name)
     }
 
     /// Runs a client program (psql, pg_dump, …) against this cluster, as its superuser.
@@ -196,13 +223,12 @@ impl Drop for Cluster {
     }
 }
 
+const INITDB: [&str; 8] = ["-U", "postgres", "-A", "trust", "--no-sync", "-E", "UTF8", "--locale=C"];
+
 /// A fresh data folder. initdb takes seconds on a busy machine, a copy does not: all binaries of one `make test`
 /// share what the first one made.
 fn init(data: &Path) {
-    let initdb = |folder: &Path| {
-        let locale = ["-E", "UTF8", "--locale=C"];
-        run("initdb", &[&["-D", path(folder), "-U", "postgres", "-A", "trust", "--no-sync"][..], &locale].concat());
-    };
+    let initdb = |folder: &Path| run("initdb", &[&["-D", path(folder)][..], &INITDB].concat());
     let Some(scratch) = std::env::var_os("PGT_SCRATCH").map(PathBuf::from) else {
         return initdb(data);
     };
@@ -221,7 +247,7 @@ fn init(data: &Path) {
 fn watch(folder: &Path) -> Child {
     Command::new("sh")
         .arg("-c")
-        .arg(r#"read -r _; "$1/pg_ctl" -D "$2/data" -m immediate -w stop; rm -rf "$2""#)
+        .arg(r#"read -r _; "$1/pg_ctl" -D "$2/data" -m immediate -w stop; umount -l "$2"; rm -rf "$2""#)
         .args(["sh", path(&wrappers()), path(folder)])
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
@@ -267,6 +293,14 @@ fn make_folder() -> PathBuf {
     folder
 }
 
+/// A small volume in place of the cluster's folder; its watcher unmounts it.
+fn mount(folder: &Path, megabytes: u32) {
+    let size = format!("size={megabytes}m");
+    let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs", path(folder)]).status();
+    assert!(mounted.is_ok_and(|status| status.success()), "no volume can be mounted on {}", folder.display());
+    give_to_server(folder);
+}
+
 fn write_for_server(file: &Path, content: &str, mode: u32) {
     fs::write(file, content).expect("the file can be written");
     fs::set_permissions(file, fs::Permissions::from_mode(mode)).expect("the mode can be set");
@@ -286,7 +320,7 @@ fn give_to_server(file: &Path) {
 }
 
 /// The folder of programs that scripts/setup.sh makes.
-fn wrappers() -> PathBuf {
+pub fn wrappers() -> PathBuf {
     let target = || {
         std::env::var_os("CARGO_TARGET_DIR")
             .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("target"), PathBuf::from)

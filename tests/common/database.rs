@@ -31,6 +31,10 @@ impl<'a> Database<'a> {
         Self::create(cluster, "")
     }
 
+    pub(super) fn existing(cluster: &'a Cluster, name: &str) -> Self {
+        Self { cluster, name: name.to_owned() }
+    }
+
     fn create(cluster: &'a Cluster, clause: &str) -> Self {
         let name = format!("t{}", cluster.databases.fetch_add(1, Ordering::Relaxed));
         let mut client = connect(cluster, "postgres", "postgres", None);

@@ -15,13 +15,14 @@
 #![allow(dead_code, unused_imports)] // each test binary uses its own part
 
 mod cluster;
+pub mod copies;
 mod database;
 mod errors;
 mod pages;
 mod shared;
 mod tokens;
 
-pub use cluster::{Cluster, Options, cluster};
+pub use cluster::{Cluster, Options, cluster, wrappers};
 pub use database::{Database, Notices};
 pub use errors::{disconnected, fails_with, refused};
 pub use pages::{psql, sql_blocks};

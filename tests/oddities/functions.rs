@@ -1,0 +1,174 @@
+//! Every function of the catalog, as every role that may call it. An answer or a refusal with an SQLSTATE is right; a
+//! crash, a panic, an internal error or a mistake in the function's own SQL is not.
+
+use crate::common::copies::{lived_in, rows};
+use crate::common::{Cluster, Options, Token};
+use postgres::{Client, Error};
+
+/// What a type's arguments are in each of the attempts.
+const ATTEMPTS: [&str; 7] = ["null", "empty", "smallest", "largest", "not a number", "huge", "real"];
+
+fn argument(of_type: &str, attempt: &str, position: usize) -> String {
+    let text = |value: &str| format!("'{value}'::{of_type}");
+    match (of_type, attempt) {
+        (_, "null") => format!("NULL::{}", if of_type == "anyelement" { "text" } else { of_type }),
+        ("anyelement", _) => "'any'::text".into(),
+        ("text", "empty") => "''::text".into(),
+        ("text", "smallest") => "E' \\t\\n'::text".into(),
+        ("text", "largest") => "E'\\u200B::%s$$''; --\\\\x00 ﷽'::text".into(),
+        ("text", "not a number") => "'NaN'::text".into(),
+        ("text", "huge") => "repeat('a.b-', 500000)".into(),
+        ("text", _) => ["'ada'", "'org_acme'", "'pages'", "'month'"][position % 4].into(),
+        ("name", "empty" | "smallest") => "''::name".into(),
+        ("name", "huge" | "largest") => "repeat('n', 63)::name".into(),
+        ("name", _) => "'tenant_id'::name".into(),
+        ("jsonb", "empty") => "'{}'::jsonb".into(),
+        ("jsonb", "smallest") => "'[]'::jsonb".into(),
+        ("jsonb", "largest") => "(repeat('[', 4000) || repeat(']', 4000))::jsonb".into(),
+        ("jsonb", "not a number") => "'null'::jsonb".into(),
+        ("jsonb", "huge") => "jsonb_build_object('user_id', repeat('x', 3000000), 'n', 1e300::numeric)".into(),
+        ("jsonb", _) => "'{\"user_id\": \"ada\", \"org_id\": \"org_acme\", \"data\": {\"quantity\": 1}}'::jsonb".into(),
+        ("regclass", "empty" | "smallest") => "0::regclass".into(),
+        ("regclass", "largest") => "4294967295::oid::regclass".into(),
+        ("regclass", "not a number") => "'pg_catalog.pg_class'::regclass".into(),
+        ("regclass", "huge") => "'tenancy.credit_transactions'::regclass".into(),
+        ("regclass", _) => "'public.essays'::regclass".into(),
+        ("regrole", "real") => "'app'::regrole".into(),
+        ("regrole" | "oid", "largest") => format!("4294967295::{of_type}"),
+        ("regrole" | "oid", _) => format!("0::oid::{of_type}"),
+        ("uuid", "largest") => text("ffffffff-ffff-ffff-ffff-ffffffffffff"),
+        ("uuid", "real") => "(SELECT id FROM public.known LIMIT 1)".into(),
+        ("uuid", _) => text("00000000-0000-0000-0000-000000000000"),
+        ("numeric", "largest") => "1e1000::numeric".into(),
+        ("numeric", "huge") => "(repeat('9', 100000) || '.000000000001')::numeric".into(),
+        ("numeric", "smallest") => "-0.0000001::numeric".into(),
+        ("numeric", "not a number") => "'NaN'::numeric".into(),
+        ("numeric", "real") => "1::numeric".into(),
+        ("integer", "largest" | "huge") => "2147483647".into(),
+        ("integer", "smallest") => "(-2147483648)::integer".into(),
+        ("bigint", "largest" | "huge") => "9223372036854775807".into(),
+        ("bigint", "smallest") => "(-9223372036854775808)::bigint".into(),
+        ("integer" | "bigint", "real") => format!("1::{of_type}"),
+        ("numeric" | "integer" | "bigint", _) => format!("0::{of_type}"),
+        ("double precision", "largest") => text("Infinity"),
+        ("double precision", "smallest") => text("-Infinity"),
+        ("double precision", "not a number") => text("NaN"),
+        ("double precision", _) => text("1e308"),
+        ("boolean", attempt) => (attempt.len() % 2 == 0).to_string(),
+        ("timestamp with time zone" | "date", "largest" | "huge") => text("infinity"),
+        ("timestamp with time zone" | "date", "smallest") => text("-infinity"),
+        ("timestamp with time zone" | "date", "empty") => text("4713-01-01 BC"),
+        ("timestamp with time zone" | "date", _) => format!("now()::{of_type}"),
+        ("interval", "largest" | "huge") => text("178000000 years"),
+        ("interval", "smallest") => text("-178000000 years"),
+        ("interval", "empty" | "not a number") => text("0"),
+        ("interval", _) => text("1 hour"),
+        ("bytea", "huge") => "convert_to(repeat('b', 2000000), 'UTF8')".into(),
+        ("bytea", "empty") => text(""),
+        ("bytea", _) => text("\\x00ff"),
+        (array, "empty") => format!("'{{}}'::{array}"),
+        (array, "smallest") => format!("'{{NULL}}'::{array}"),
+        (array, "huge") => format!("array_fill(NULL::{}, ARRAY[100000])", array.trim_end_matches("[]")),
+        (array, _) => format!("'{{{{NULL}}}}'::{array}"),
+    }
+}
+
+struct Function {
+    name: String,
+    is_procedure: bool,
+    is_variadic: bool,
+    types: Vec<String>,
+}
+
+fn functions(client: &mut Client) -> Vec<Function> {
+    let all = "SELECT p.proname::text, p.prokind = 'p', p.provariadic <> 0,
+                      ARRAY(SELECT format_type(t, NULL) FROM unnest(p.proargtypes) WITH ORDINALITY AS a (t, n) ORDER BY n)
+                 FROM pg_proc AS p
+                WHERE p.pronamespace = 'tenancy'::regnamespace AND has_function_privilege(p.oid, 'EXECUTE')
+                ORDER BY 1, p.oid";
+    let functions = client.query(all, &[]).unwrap();
+    functions
+        .iter()
+        .map(|row| Function { name: row.get(0), is_procedure: row.get(1), is_variadic: row.get(2), types: row.get(3) })
+        .collect()
+}
+
+fn call(function: &Function, attempt: usize) -> String {
+    let arguments: Vec<String> = function
+        .types
+        .iter()
+        .enumerate()
+        .map(|(position, of_type)| {
+            // The first ones take all arguments of one kind, the later ones mix them.
+            let kind = match attempt / ATTEMPTS.len() {
+                0 => attempt,
+                turn => (attempt + position * turn) % ATTEMPTS.len(),
+            };
+            let variadic = if function.is_variadic && position + 1 == function.types.len() { "VARIADIC " } else { "" };
+            format!("{variadic}{}", argument(of_type, ATTEMPTS[kind], position))
+        })
+        .collect();
+    let verb = if function.is_procedure { "CALL" } else { "SELECT * FROM" };
+    format!("{verb} tenancy.{}({})", function.name, arguments.join(", "))
+}
+
+/// SQLSTATEs that no argument may bring about: internal errors, and names the function's own SQL got wrong.
+fn is_a_bug(error: &Error) -> bool {
+    let Some(said) = error.as_db_error() else { return true };
+    let code = said.code().code();
+    code.starts_with("XX")
+        || ["42702", "42703", "42725", "42883", "42804", "42601"].contains(&code)
+        || said.message().contains("panicked")
+}
+
+#[test]
+fn every_function_bears_every_argument() {
+    let cluster = Cluster::start(Options {
+        settings: vec![("log_error_verbosity", "verbose".into()), ("statement_timeout", "20s".into())],
+        ..Options::default()
+    });
+    let database = lived_in(&cluster);
+    let mut superuser = database.superuser();
+    superuser
+        .batch_execute(
+            "CREATE TABLE public.known AS SELECT id FROM tenancy.credit_transactions LIMIT 1; GRANT SELECT ON public.known TO PUBLIC",
+        )
+        .unwrap();
+    let before = rows(&mut superuser);
+    let token = Token::for_member("ada", "org_acme").sign();
+    let mut bugs = Vec::new();
+    let mut calls = 0;
+    for (role, as_somebody) in
+        [("app", true), ("app", false), ("svc", true), ("ops", false), ("met", false), ("postgres", false)]
+    {
+        let mut client = database.connect(role);
+        for function in functions(&mut client) {
+            for attempt in 0..ATTEMPTS.len() * 2 {
+                if function.types.is_empty() && attempt > 0 {
+                    continue;
+                }
+                let statement = call(&function, attempt);
+                client.batch_execute("BEGIN").unwrap();
+                if as_somebody {
+                    client.query("SELECT tenancy.authenticate($1)", &[&token]).unwrap();
+                }
+                calls += 1;
+                if let Err(error) = client.batch_execute(&statement) {
+                    if is_a_bug(&error) {
+                        bugs.push(format!("{role}: {statement}: {error:?}"));
+                    }
+                    if client.is_closed() {
+                        client = database.connect(role);
+                        continue;
+                    }
+                }
+                client.batch_execute("ROLLBACK").unwrap();
+            }
+        }
+    }
+    assert!(calls > 5000, "only {calls} calls");
+    assert!(bugs.is_empty(), "{} bugs: {bugs:#?}", bugs.len());
+    assert_eq!(rows(&mut superuser), before, "everything was rolled back");
+    let log = cluster.log();
+    assert!(!log.contains("terminated by signal") && !log.contains("panicked") && !log.contains("XX000"));
+}
