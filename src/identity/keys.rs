@@ -5,7 +5,7 @@ use super::jose::{Key, KeyReason, KeySet, Token, algorithm::Family};
 use super::master_key::KeyRing;
 use crate::pg::{self, Error, State};
 use pgrx::iter::TableIterator;
-use pgrx::{JsonB, name, pg_extern};
+use pgrx::{name, pg_extern};
 use serde_json::Value;
 
 /// Checks an issuer's configuration; true, or 22023.
@@ -119,11 +119,12 @@ fn sealed_under_current_key(sealed: &[u8]) -> bool {
 /// Verifies the signature of a compact JWS with a JWK, or with the key of a JWK set that its kid names; the payload
 /// may be anything. Says nothing about claims.
 #[pg_extern(stable, parallel_safe)]
-fn jws_verify(jwk: JsonB, jws: &str) -> bool {
+fn jws_verify(jwk: pg::Jsonb, jws: &str) -> bool {
     pg::entry(move || {
-        let keys = match jwk.0.get("keys") {
-            Some(_) => KeySet::parse(&jwk.0).map_err(refused)?.keys,
-            None => vec![Key::from_jwk(&jwk.0).map_err(refused)?],
+        let jwk = parse(Some(&jwk.text()), KeyReason::InvalidJwk)?;
+        let keys = match jwk.get("keys") {
+            Some(_) => KeySet::parse(&jwk).map_err(refused)?.keys,
+            None => vec![Key::from_jwk(&jwk).map_err(refused)?],
         };
         let Ok(token) = Token::parse(jws) else { return Ok(false) };
         let kid = token.header().kid.as_deref();

@@ -92,6 +92,7 @@ pub(super) mod raw {
             argument: pg_sys::Datum,
         ) -> pg_sys::Datum;
         pub fn jsonb_in(fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::Datum;
+        pub fn jsonb_out(fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::Datum;
         pub fn SPI_connect() -> c_int;
         pub fn SPI_finish() -> c_int;
         pub fn SPI_prepare(src: *const c_char, nargs: c_int, argtypes: *mut pg_sys::Oid) -> pg_sys::SPIPlanPtr;

@@ -26,6 +26,15 @@ impl Jsonb {
         }
     }
 
+    /// As JSON text. pgrx's own conversion panics where the nesting is too deep for a parser; its reader may refuse it.
+    pub fn text(&self) -> String {
+        // SAFETY: C calls only; the argument is a jsonb, and the result a string that ends in a zero byte.
+        unsafe {
+            let text = boundary(|| raw::DirectFunctionCall1Coll(raw::jsonb_out, pg_sys::InvalidOid, self.copy()));
+            std::ffi::CStr::from_ptr(text.cast_mut_ptr()).to_string_lossy().into_owned()
+        }
+    }
+
     /// Its size as stored, in bytes.
     pub fn size(&self) -> usize {
         self.0.len()

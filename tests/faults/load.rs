@@ -48,7 +48,7 @@ pub fn rounds() -> usize {
 
 /// How long the load runs on each side of a fault.
 pub fn a_while() -> Duration {
-    let seconds = std::env::var("PGT_SECONDS").map_or(0.6, |text| text.parse().expect("PGT_SECONDS is a number"));
+    let seconds = std::env::var("PGT_SECONDS").map_or(0.4, |text| text.parse().expect("PGT_SECONDS is a number"));
     Duration::from_secs_f64(seconds)
 }
 
