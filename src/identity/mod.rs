@@ -112,7 +112,6 @@ fn act_as(
 ) -> String {
     pg::entry(|| {
         crate::schema::require_installed()?;
-        let namespace = namespace.unwrap_or_default();
         pg::warn_outside_transaction("tenancy.act_as");
         sql::query_opt("SELECT tenancy._require_namespace($1)", &[Arg::Text(namespace)], Mode::Read, |_| Ok(()))?;
         let namespace = namespace.unwrap_or_default();
