@@ -157,6 +157,8 @@ VALUES
     ('set_member_cap(text,text,numeric,text,text)', 'operator'),
     ('set_credit_alerts(numeric[],text,text,text)', 'operator'),
     ('install_compat(name)', 'owner'),
+    ('_is_sound_pool(uuid,uuid,uuid,numeric,numeric,numeric,numeric,numeric)', 'internal'),
+    ('_is_sound_entry(text,bigint,numeric,numeric,numeric,uuid,uuid,uuid)', 'internal'),
     ('_lock_credit_pool(text,text,text)', 'internal'),
     ('_require_credits(numeric,text,boolean)', 'internal'),
     ('_consumption_within_limits(text,text,text,bigint)', 'internal'),

@@ -33,6 +33,12 @@ COMMENT ON FUNCTION tenancy.credit_balance(text, text, timestamptz) IS
 COMMENT ON FUNCTION tenancy.set_member_cap(text, text, numeric, text, text) IS
 'Caps what a member may spend from an organization''s pool: amount credits in each period (day, month: UTC''s; lifetime); NULL lifts the cap, 0 lets nothing through. What was spent since the period began counts, and so do open holds; exactly the cap can be spent. Returns whether there is a cap now. namespace: NULL means the identity''s, else the empty one. Errors: PT404 organization_not_found, user_not_found; 22023, 22003, 55000.';
 
+COMMENT ON FUNCTION tenancy._is_sound_pool(uuid, uuid, uuid, numeric, numeric, numeric, numeric, numeric) IS
+'What the CHECK constraint of credit_pools asks: one owner, who gives the pool its id; 0 <= held <= balance <= granted_total; 0 <= burned_total <= drawn_total. False, never NULL, for NULL and NaN.';
+
+COMMENT ON FUNCTION tenancy._is_sound_entry(text, bigint, numeric, numeric, numeric, uuid, uuid, uuid) IS
+'What the CHECK constraint of credit_transactions asks: a number above 0, the sign and the references that the kind of entry has, and a balance that is not negative and not below the amount. False, never NULL, for NULL and NaN.';
+
 COMMENT ON FUNCTION tenancy._lock_credit_pool(text, text, text) IS
 'Makes a pool where there is none, locks it, brings it to the present, and returns its id. Errors: PT404 organization_not_found, user_not_found; 22023.';
 

@@ -85,7 +85,9 @@ extension_sql_file!(
         credits::refund::refund_credits,
         credits::balance::credit_balance,
         credits::owner::lock_credit_pool,
-        credits::set_cap::set_member_cap
+        credits::set_cap::set_member_cap,
+        credits::sound::is_sound_pool,
+        credits::sound::is_sound_entry
     ]
 );
 extension_sql_file!(

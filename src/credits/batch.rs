@@ -6,7 +6,8 @@
 use super::amount::Credits;
 use super::batch_request::{Request, parse};
 use super::caps;
-use super::debit::{count_debit, judge};
+use super::attribution::judge;
+use super::debit::count_debit;
 use super::entry_id::entry_id;
 use super::idempotency::{self, Answer, Body, Key};
 use super::payer::Payer;

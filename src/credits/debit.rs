@@ -1,15 +1,12 @@
-//! The debit: one UPDATE of the pool's row, which takes its lock and checks the balance, then one INSERT into the
-//! ledger, which reads seat, subscription and names under that lock.
-//!
-//! READ COMMITTED gives the INSERT a snapshot taken after the lock was granted, so a seat revoked while we waited is
-//! seen. In REPEATABLE READ and above the snapshot is older: there seat and subscription are read FOR SHARE, and a
-//! change since then fails with 40001.
+//! The debit: one UPDATE of the pool's row, which takes its lock and checks the balance, then seat, subscription and
+//! names read under that lock ([`attribution`]), then one INSERT into the ledger.
 
 use super::amount::{Credits, json};
 use super::entry_id::entry_id;
 use super::idempotency::{Answer, Key};
-use super::payer::{Payer, no_active_seat, user_not_found};
+use super::payer::Payer;
 use super::pool::{self, Pool};
+use super::attribution::{self, judge};
 use super::{alerts, caps, clock};
 use crate::pg::metrics::{self, Series};
 use crate::pg::sql::{self, Arg, Mode};
@@ -111,8 +108,7 @@ pub fn charge(charge: &Charge, returning: bool) -> Result<Outcome> {
             }
             continue;
         };
-        // The pool's row is locked from here on; whoever waits for it waits for this transaction.
-        pg::offer_early_lock_release();
+        // The pool's row is locked from here on.
         let now = clock::now().max(taken.at);
         if now >= taken.next_expiry_at {
             // The time after the lock decides: what has expired must not be spent.
@@ -149,6 +145,7 @@ pub fn count_debit(tenant: &str, micros: i64) {
 }
 
 fn take(pool: Uuid, amount: Credits) -> Result<Option<Taken>> {
+    pg::turns::take(pool)?;
     let amount = Arg::Micros(Some(amount.micros().into()));
     sql::query_opt(
         "UPDATE tenancy.credit_pools AS p
@@ -195,107 +192,42 @@ fn count(charge: &Charge, at: i64) -> Result<()> {
     }
 }
 
-macro_rules! insert_columns {
-    () => {
+fn write(charge: &Charge, taken: &Taken, id: Uuid, now: i64, returning: bool) -> Result<Option<Jsonb>> {
+    let payer = &charge.payer;
+    let attribution = attribution::find(payer, charge.seat, &taken.tenant, now)?;
+    let merged = charge.metadata.map(|own| own.overlaid(&attribution.metadata)).transpose()?;
+    let metadata = merged.as_ref().unwrap_or(&attribution.metadata);
+    let correlation_id = match charge.correlation_id {
+        Some(id) => Some(id.to_owned()),
+        None => super::correlation_id(),
+    };
+    sql::execute(
         "INSERT INTO tenancy.credit_transactions
              (pool_id, id, seq, credits_amount, operation_type, description, reference_id, balance_after, granted_after,
-              drawn_after, created_at, correlation_id, user_id, tenant_id, organization_id, seat_id, subscription_id, metadata) "
-    };
-}
-
-macro_rules! organization_insert {
-    ($lock:literal, $returning:literal) => {
-        concat!(
-            insert_columns!(),
-            "SELECT $1, $2, $3, $4, 'deduction', $5, $6, $7, $13, $8, $9, coalesce($14, tenancy.correlation_id()), $10,
-                    o.tenant_id, o.id, s.id, sub.id,
-                    CASE WHEN $11 IS NULL THEN own.metadata ELSE $11 || own.metadata END
-               FROM tenancy.organizations AS o
-               JOIN tenancy.organization_subscriptions AS sub
-                 ON sub.organization_id = o.id AND sub.status IN ('active', 'trialing')
-               JOIN tenancy.organization_seats AS s
-                 ON s.organization_id = o.id AND s.user_id = $10 AND s.status = 'active'
-                AND (s.expires_at IS NULL OR s.expires_at > $12)
-              CROSS JOIN LATERAL jsonb_build_object(
-                    'pool', 'organization', 'clerk_org_id', o.external_id, 'organization_id', o.id,
-                    'organization_name', o.name, 'stripe_customer_id', o.stripe_customer_id,
-                    'organization_subscription_id', sub.id, 'seat_id', s.id, 'seat_role', s.role) AS own (metadata)
-              WHERE o.id = $1 ",
-            $lock,
-            $returning
-        )
-    };
-}
-
-const CONSUMPTION: &str = concat!(
-    insert_columns!(),
-    "SELECT $1, $2, $3, $4, 'deduction', $5, $6, $7, $13, $8, $9, coalesce($14, tenancy.correlation_id()), $10,
-            o.tenant_id, o.id, s.id, sub.id,
-            coalesce($11, '{}') || jsonb_build_object(
-                'pool', 'organization', 'clerk_org_id', o.external_id, 'organization_id', o.id,
-                'organization_name', o.name, 'stripe_customer_id', o.stripe_customer_id,
-                'organization_subscription_id', sub.id, 'seat_id', s.id, 'seat_role', s.role)
-       FROM tenancy.organizations AS o
-       LEFT JOIN tenancy.organization_subscriptions AS sub ON sub.organization_id = o.id
-       LEFT JOIN tenancy.organization_seats AS s
-         ON s.organization_id = o.id AND s.user_id = $10 AND s.status = 'active'
-        AND (s.expires_at IS NULL OR s.expires_at > $12)
-      WHERE o.id = $1
-     RETURNING metadata"
-);
-
-macro_rules! personal_insert {
-    ($returning:literal) => {
-        concat!(
-            insert_columns!(),
-            "SELECT $1, $2, $3, $4, 'deduction', $5, $6, $7, $13, $8, $9, coalesce($14, tenancy.correlation_id()), $10,
-                    p.tenant_id, NULL, NULL, NULL,
-                    CASE WHEN $11 IS NULL THEN '{\"pool\": \"personal\"}' ELSE $11 || '{\"pool\": \"personal\"}' END
-               FROM tenancy.credit_pools AS p
-              WHERE p.pool_id = $1 ",
-            $returning
-        )
-    };
-}
-
-fn write(charge: &Charge, taken: &Taken, id: Uuid, now: i64, returning: bool) -> Result<Option<Jsonb>> {
-    let args = [
-        charge.payer.pool().into(),
-        id.into(),
-        Arg::Long(Some(taken.seq)),
-        Arg::Micros(Some(-i128::from(charge.amount.micros()))),
-        Arg::Text(charge.description),
-        Arg::Text(charge.reference_id),
-        Arg::Micros(Some(taken.balance.into())),
-        Arg::Micros(Some(taken.drawn)),
-        Arg::Time(Some(taken.at)),
-        charge.payer.user.into(),
-        Arg::Jsonb(charge.metadata),
-        Arg::Time(Some(now)),
-        Arg::Micros(Some(taken.granted)),
-        Arg::Text(charge.correlation_id),
-    ];
-    let statement = match (charge.payer.organization.is_some(), pg::snapshot_is_kept(), returning) {
-        (true, _, _) if charge.seat == Seat::Optional => CONSUMPTION,
-        (true, false, false) => organization_insert!("", ""),
-        (true, false, true) => organization_insert!("", "RETURNING metadata"),
-        (true, true, false) => organization_insert!("FOR SHARE OF s, sub ", ""),
-        (true, true, true) => organization_insert!("FOR SHARE OF s, sub ", "RETURNING metadata"),
-        (false, _, false) => personal_insert!(""),
-        (false, _, true) => personal_insert!("RETURNING metadata"),
-    };
-    let (written, metadata) = if returning || charge.seat == Seat::Optional {
-        let row = sql::query_opt(statement, &args, Mode::Write, |row| Ok(row.get::<Jsonb>(1)))?;
-        (row.is_some(), row.flatten())
-    } else {
-        (sql::execute(statement, &args)? > 0, None)
-    };
-    if !written {
-        judge(&charge.payer, now)?;
-        return Err(Error::new(State::INTERNAL, "seat_unstable", "The seat changed while it was read")
-            .hint("Run the transaction again."));
-    }
-    Ok(metadata)
+              drawn_after, created_at, correlation_id, user_id, tenant_id, organization_id, seat_id, subscription_id,
+              metadata)
+         VALUES ($1, $2, $3, $4, 'deduction', $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)",
+        &[
+            payer.pool().into(),
+            id.into(),
+            Arg::Long(Some(taken.seq)),
+            Arg::Micros(Some(-i128::from(charge.amount.micros()))),
+            Arg::Text(charge.description),
+            Arg::Text(charge.reference_id),
+            Arg::Micros(Some(taken.balance.into())),
+            Arg::Micros(Some(taken.granted)),
+            Arg::Micros(Some(taken.drawn)),
+            Arg::Time(Some(taken.at)),
+            Arg::Text(correlation_id.as_deref()),
+            payer.user.into(),
+            attribution.tenant.as_str().into(),
+            Arg::Uuid(payer.organization),
+            Arg::Uuid(attribution.seat),
+            Arg::Uuid(attribution.subscription),
+            Arg::Jsonb(Some(metadata)),
+        ],
+    )?;
+    Ok(returning.then(|| metadata.clone()))
 }
 
 fn short(charge: &Charge, available: i64) -> Result<Outcome> {
@@ -304,56 +236,4 @@ fn short(charge: &Charge, available: i64) -> Result<Outcome> {
         Seat::Optional => None,
     };
     Ok(Outcome::Insufficient(Shortage { available, organization_name }))
-}
-
-/// Whether the payer may spend from the pool at all; the organization's name.
-///
-/// Errors: PT403 `no_active_seat`, PT402 `no_active_subscription`, and PT404 for a user that is gone.
-pub fn judge(payer: &Payer, now: i64) -> Result<Option<String>> {
-    let Some(organization) = payer.organization else { return Ok(None) };
-    if pg::snapshot_is_kept() {
-        pin(organization, payer.user)?;
-    }
-    let facts = sql::query_opt(
-        "SELECT o.name, s.id IS NOT NULL, coalesce(sub.status IN ('active', 'trialing'), false), u.id IS NOT NULL
-           FROM tenancy.organizations AS o
-           LEFT JOIN tenancy.users AS u ON u.id = $2
-           LEFT JOIN tenancy.organization_subscriptions AS sub ON sub.organization_id = o.id
-           LEFT JOIN tenancy.organization_seats AS s
-             ON s.organization_id = o.id AND s.user_id = $2 AND s.status = 'active'
-            AND (s.expires_at IS NULL OR s.expires_at > $3)
-          WHERE o.id = $1",
-        &[organization.into(), payer.user.into(), Arg::Time(Some(now))],
-        Mode::Write,
-        |row| {
-            let flag = |ordinal| row.get::<bool>(ordinal) == Some(true);
-            Ok((row.text(1), flag(2), flag(3), flag(4)))
-        },
-    )?;
-    match facts {
-        Some((_, _, _, false)) => Err(user_not_found()),
-        None | Some((_, false, _, _)) => Err(no_active_seat()),
-        Some((_, _, false, _)) => Err(no_active_subscription()),
-        Some((name, true, true, true)) => Ok(name),
-    }
-}
-
-/// In a transaction that keeps its snapshot: 40001 if seat or subscription have changed since it was taken.
-fn pin(organization: Uuid, user: Uuid) -> Result<()> {
-    let args = [organization.into(), user.into()];
-    sql::execute(
-        "SELECT FROM tenancy.organization_subscriptions AS sub WHERE sub.organization_id = $1 FOR SHARE",
-        &args[..1],
-    )?;
-    sql::execute(
-        "SELECT FROM tenancy.organization_seats AS s WHERE s.organization_id = $1 AND s.user_id = $2 FOR SHARE",
-        &args,
-    )
-    .map(drop)
-}
-
-/// Contract S's text.
-fn no_active_subscription() -> Error {
-    Error::new(State::PAYMENT_REQUIRED, "no_active_subscription", "Active organization subscription not found")
-        .hint("Its status must be active or trialing: SELECT tenancy.set_subscription(org_id => …, …);")
 }

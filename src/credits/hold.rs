@@ -4,7 +4,8 @@
 //! locks first finds it open, or finds out that its time has come.
 
 use super::amount::{self, Credits};
-use super::debit::{Shortage, count_debit, judge};
+use super::attribution::judge;
+use super::debit::{Shortage, count_debit};
 use super::idempotency::{Answer, Body, Key};
 use super::ledger::Entry;
 use super::payer::{self, Payer};

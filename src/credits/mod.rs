@@ -6,6 +6,7 @@
 
 mod alerts;
 mod amount;
+mod attribution;
 mod balance;
 mod batch;
 mod batch_request;
@@ -31,6 +32,7 @@ mod result;
 mod seal;
 mod set_cap;
 mod settle;
+mod sound;
 mod sweep;
 
 use crate::pg::{self, Composite, Decimal, Error, Jsonb, Result, State};

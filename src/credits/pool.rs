@@ -3,7 +3,7 @@
 use super::book::NEVER;
 use super::entry_id::tag;
 use super::{alerts, clock, settle};
-use crate::pg::Result;
+use crate::pg::{Result, turns};
 use crate::pg::sql::{self, Arg, Mode, Row};
 use uuid::Uuid;
 
@@ -47,6 +47,7 @@ impl Pool {
     /// The lock guards everything in the pool. In REPEATABLE READ and above it fails with 40001 if the pool has changed
     /// since the snapshot, so what is read after it is not stale there either.
     pub fn lock(id: Uuid) -> Result<Option<Self>> {
+        turns::take(id)?;
         let found = sql::query_opt(pool_columns!("FOR NO KEY UPDATE"), &[id.into()], Mode::Write, Self::read_row)?;
         let Some(mut pool) = found else { return Ok(None) };
         if pool.now >= pool.next_expiry_at {

@@ -4,7 +4,7 @@
 use super::clock;
 use super::pool::Pool;
 use crate::pg::sql::{self, Arg, Mode};
-use crate::pg::{self, Result};
+use crate::pg::{self, Result, turns};
 use crate::schema::require_installed;
 use pgrx::{default, pg_extern, search_path};
 use uuid::Uuid;
@@ -43,6 +43,9 @@ fn due(most: i32) -> Result<Vec<Uuid>> {
 
 /// Locks the pool unless somebody else has.
 fn free(pool: Uuid) -> Result<bool> {
+    if !turns::take_free(pool)? {
+        return Ok(false);
+    }
     let locked = sql::query_opt(
         "SELECT p.pool_id FROM tenancy.credit_pools AS p WHERE p.pool_id = $1 FOR NO KEY UPDATE SKIP LOCKED",
         &[pool.into()],

@@ -11,20 +11,12 @@
 //! `synchronous_commit` is set and restored in its variable, not through SET: the hook that tells the standby code
 //! which wait the session asked for must not run, so that the wait that follows is the session's own.
 
-use super::settings;
+use super::{settings, turns};
 use pgrx::pg_sys;
 use std::cell::Cell;
 use std::ffi::c_void;
 
-/// A transaction id whose row lock may be contended, and the nesting level it was taken at.
-#[derive(Clone, Copy)]
-struct Contended {
-    xid: pg_sys::TransactionId,
-    nest_level: i32,
-}
-
 thread_local! {
-    static OFFERED: Cell<Option<Contended>> = const { Cell::new(None) };
     /// What the session's synchronous_commit was, while the commit is made without it.
     static DEFERRED: Cell<Option<i32>> = const { Cell::new(None) };
 }
@@ -34,23 +26,13 @@ pub(super) fn register() {
     unsafe { pg_sys::RegisterResourceReleaseCallback(Some(after_locks), std::ptr::null_mut()) }
 }
 
-/// Says that this (sub)transaction holds the lock of a row others may wait for.
-pub fn offer() {
-    if OFFERED.get().is_none() && settings::early_lock_release() {
-        // SAFETY: reads the transaction's state.
-        let (xid, nest_level) =
-            unsafe { (pg_sys::GetCurrentTransactionIdIfAny(), pg_sys::GetCurrentTransactionNestLevel()) };
-        OFFERED.set(Some(Contended { xid, nest_level }));
-    }
-}
-
-/// Before the commit record: defers the flush if somebody waits.
+/// Before the commit record: defers the flush if somebody waits for this transaction's turn.
 pub(super) fn before_commit() {
-    let Some(contended) = OFFERED.take() else { return };
-    // SAFETY: reads the lock table for a lock this transaction holds, and a variable of the session.
+    // SAFETY: a variable of the session.
     unsafe {
         if pg_sys::synchronous_commit > pg_sys::SyncCommitLevel::SYNCHRONOUS_COMMIT_OFF as i32
-            && has_waiter(contended.xid)
+            && turns::are_awaited()
+            && settings::early_lock_release()
         {
             DEFERRED.set(Some(pg_sys::synchronous_commit));
             pg_sys::synchronous_commit = pg_sys::SyncCommitLevel::SYNCHRONOUS_COMMIT_OFF as i32;
@@ -58,20 +40,9 @@ pub(super) fn before_commit() {
     }
 }
 
-/// Before a PREPARE TRANSACTION, which flushes by itself, and after an abort: everything as the session has it.
+/// After an abort: everything as the session has it.
 pub(super) fn forget() {
-    OFFERED.set(None);
     restore();
-}
-
-/// At the end of a subtransaction: its locks pass to its parent, or are gone. The lock of its id is released even where
-/// it committed: whoever waits for it waits for the whole transaction then.
-pub(super) fn end_of_subtransaction(level: i32, committed: bool) {
-    if OFFERED.get().is_some_and(|contended| contended.nest_level >= level) {
-        // SAFETY: reads the transaction's state.
-        let xid = unsafe { pg_sys::GetTopTransactionIdIfAny() };
-        OFFERED.set(committed.then_some(Contended { xid, nest_level: level - 1 }));
-    }
 }
 
 fn restore() -> bool {
@@ -81,21 +52,6 @@ fn restore() -> bool {
         unsafe { pg_sys::synchronous_commit = session };
     }
     deferred.is_some()
-}
-
-/// SAFETY of callers: `xid` is one of this transaction's own, not rolled back.
-unsafe fn has_waiter(xid: pg_sys::TransactionId) -> bool {
-    let tag = pg_sys::LOCKTAG {
-        locktag_field1: xid.into_inner(),
-        locktag_field2: 0,
-        locktag_field3: 0,
-        locktag_field4: 0,
-        locktag_type: pg_sys::LockTagType::LOCKTAG_TRANSACTION as u8,
-        locktag_lockmethodid: pg_sys::DEFAULT_LOCKMETHOD as u8,
-    };
-    // SAFETY: the lock of an own transaction id is held until the transaction ends.
-    xid != pg_sys::InvalidTransactionId
-        && unsafe { pg_sys::LockHasWaiters(&tag, pg_sys::ExclusiveLock as pg_sys::LOCKMODE, false) }
 }
 
 /// The commit is in the WAL and the locks are gone: now the flush, and the wait for standbys, that the session asked

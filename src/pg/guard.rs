@@ -93,6 +93,34 @@ pub(super) mod raw {
         ) -> pg_sys::Datum;
         pub fn jsonb_in(fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::Datum;
         pub fn jsonb_out(fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::Datum;
+        pub fn LockAcquire(
+            tag: *const pg_sys::LOCKTAG,
+            mode: pg_sys::LOCKMODE,
+            for_session: bool,
+            only_if_free: bool,
+        ) -> pg_sys::LockAcquireResult::Type;
+        pub fn DirectFunctionCall2Coll(
+            function: unsafe extern "C-unwind" fn(pg_sys::FunctionCallInfo) -> pg_sys::Datum,
+            collation: pg_sys::Oid,
+            first: pg_sys::Datum,
+            second: pg_sys::Datum,
+        ) -> pg_sys::Datum;
+        pub fn jsonb_concat(fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::Datum;
+        pub fn palloc(size: usize) -> *mut std::ffi::c_void;
+        pub fn try_relation_open(relation: pg_sys::Oid, mode: pg_sys::LOCKMODE) -> pg_sys::Relation;
+        pub fn relation_close(relation: pg_sys::Relation, mode: pg_sys::LOCKMODE);
+        pub fn table_slot_callbacks(relation: pg_sys::Relation) -> *const pg_sys::TupleTableSlotOps;
+        pub fn MakeSingleTupleTableSlot(
+            description: pg_sys::TupleDesc,
+            callbacks: *const pg_sys::TupleTableSlotOps,
+        ) -> *mut pg_sys::TupleTableSlot;
+        pub fn ExecFetchSlotHeapTuple(
+            slot: *mut pg_sys::TupleTableSlot,
+            materialize: bool,
+            should_free: *mut bool,
+        ) -> pg_sys::HeapTuple;
+        pub fn ExecDropSingleTupleTableSlot(slot: *mut pg_sys::TupleTableSlot);
+        pub fn GetTransactionSnapshot() -> pg_sys::Snapshot;
         pub fn SPI_connect() -> c_int;
         pub fn SPI_finish() -> c_int;
         pub fn SPI_prepare(src: *const c_char, nargs: c_int, argtypes: *mut pg_sys::Oid) -> pg_sys::SPIPlanPtr;

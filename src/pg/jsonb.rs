@@ -2,6 +2,7 @@
 //! taken apart.
 
 use super::guard::{boundary, raw};
+use super::{Error, Result, State};
 use pgrx::callconv::{Arg as CallArg, ArgAbi, BoxRet, FcInfo};
 use pgrx::nullable::Nullable;
 use pgrx::pg_sys::{self, Datum};
@@ -33,6 +34,18 @@ impl Jsonb {
             let text = boundary(|| raw::DirectFunctionCall1Coll(raw::jsonb_out, pg_sys::InvalidOid, self.copy()));
             std::ffi::CStr::from_ptr(text.cast_mut_ptr()).to_string_lossy().into_owned()
         }
+    }
+
+    /// This object with the members of another over its own: SQL's `self || over`.
+    pub fn overlaid(&self, over: &Self) -> Result<Self> {
+        let (first, second) = (self.copy(), over.copy());
+        // SAFETY: C calls only; the result is a jsonb.
+        let result = unsafe {
+            let datum =
+                boundary(|| raw::DirectFunctionCall2Coll(raw::jsonb_concat, pg_sys::InvalidOid, first, second));
+            Self::from_datum(datum, false)
+        };
+        result.ok_or_else(|| Error::new(State::INTERNAL, "jsonb_missing", "Two objects gave none"))
     }
 
     /// Its size as stored, in bytes.
@@ -123,6 +136,6 @@ unsafe impl BoxRet for Jsonb {
 unsafe impl SqlTranslatable for Jsonb {
     const TYPE_IDENT: &'static str = "pg_tenancy::Jsonb";
     const TYPE_ORIGIN: TypeOrigin = TypeOrigin::External;
-    const ARGUMENT_SQL: Result<SqlMappingRef, ArgumentError> = Ok(SqlMappingRef::literal("jsonb"));
-    const RETURN_SQL: Result<ReturnsRef, ReturnsError> = Ok(ReturnsRef::One(SqlMappingRef::literal("jsonb")));
+    const ARGUMENT_SQL: std::result::Result<SqlMappingRef, ArgumentError> = Ok(SqlMappingRef::literal("jsonb"));
+    const RETURN_SQL: std::result::Result<ReturnsRef, ReturnsError> = Ok(ReturnsRef::One(SqlMappingRef::literal("jsonb")));
 }

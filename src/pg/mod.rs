@@ -18,15 +18,16 @@ pub mod limit_settings;
 mod metric_reasons;
 pub mod metrics;
 mod numeric;
+pub mod row_version;
 mod sealed;
 mod settings;
 pub mod shared;
 pub mod sql;
 pub mod table_owner;
 mod transaction;
+pub mod turns;
 
 pub use composite::{Composite, Fields};
-pub use early_release::offer as offer_early_lock_release;
 pub use error::{Error, Result, State};
 pub use guard::entry;
 pub use identity::Identity;

@@ -131,6 +131,13 @@ impl Row {
         }
     }
 
+    pub(super) fn datum(&self, ordinal: i32) -> Option<Datum> {
+        let mut is_null = false;
+        // SAFETY: as in `get`.
+        let datum = unsafe { pg_sys::SPI_getbinval(self.tuple, self.description, ordinal, &mut is_null) };
+        (!is_null).then_some(datum)
+    }
+
     /// A text column.
     pub fn text(&self, ordinal: i32) -> Option<String> {
         self.get(ordinal)

@@ -1,7 +1,7 @@
 //! Transactions: their ends, their clock, and the warning for whoever has none.
 
 use super::guard::raw;
-use super::{cursors, early_release, sealed};
+use super::{cursors, early_release, sealed, turns};
 use pgrx::pg_sys;
 use std::ffi::c_void;
 
@@ -21,13 +21,14 @@ unsafe extern "C-unwind" fn at_end(event: pg_sys::XactEvent::Type, _arg: *mut c_
             cursors::attribute_pending();
             early_release::before_commit();
         }
-        XACT_EVENT_PRE_PREPARE => {
-            cursors::attribute_pending();
-            early_release::forget();
+        XACT_EVENT_PRE_PREPARE => cursors::attribute_pending(),
+        XACT_EVENT_COMMIT | XACT_EVENT_PREPARE => {
+            sealed::forget_first();
+            turns::forget();
         }
-        XACT_EVENT_COMMIT | XACT_EVENT_PREPARE => sealed::forget_first(),
         XACT_EVENT_ABORT => {
             sealed::forget_first();
+            turns::forget();
             early_release::forget();
         }
         _ => {}
@@ -47,7 +48,7 @@ unsafe extern "C-unwind" fn at_subtransaction_end(
         let level = unsafe { pg_sys::GetCurrentTransactionNestLevel() };
         let committed = event == SUBXACT_EVENT_COMMIT_SUB;
         sealed::end_of_subtransaction(level, committed);
-        early_release::end_of_subtransaction(level, committed);
+        turns::end_of_subtransaction(level, committed);
     }
 }
 
