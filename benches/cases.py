@@ -3,8 +3,9 @@
 OURS = "SELECT tenancy.deduct_credits_pooled('user_{0}', 1, 'org_{0}', 'bench', 'ref');\n"
 THEIRS = "SELECT bench.deduct_credits_pooled('user_{0}', 1, 'org_{0}', 'bench', 'ref');\n"
 INSERT = ("INSERT INTO bench.insert_only (pool_id, id, seq, tenant_id, user_id, credits_amount, operation_type, description, reference_id, "
-          "metadata, balance_after, created_at) SELECT gen_random_uuid(), gen_random_uuid(), 1, 'org_0', gen_random_uuid(), -1, 'deduction', "
-          "'bench', 'ref', '{\"pool\": \"organization\", \"clerk_org_id\": \"org_0\", \"organization_id\": \"x\", \"organization_name\": \"Org 0\"}', 1, now();\n")
+          "metadata, balance_after, granted_after, created_at) SELECT gen_random_uuid(), gen_random_uuid(), 1, 'org_0', gen_random_uuid(), -1, "
+          "'deduction', 'bench', 'ref', '{\"pool\": \"organization\", \"clerk_org_id\": \"org_0\", \"organization_id\": \"x\", "
+          "\"organization_name\": \"Org 0\"}', 1, 1, now();\n")
 ANY_POOL = "\\set n random(0, 63)\n"
 READ = "SELECT id, body FROM bench.rows_{0} WHERE {1} id = :id;\n"
 ID = "\\set n random(0, 999)\n\\set id :n + 1000 * random(0, 999)\n"
@@ -26,13 +27,32 @@ NO_INDEX = "SET LOCAL enable_indexscan = off;\nSET LOCAL enable_bitmapscan = off
 LITERAL = "tenant_id = 'org_' || :t AND"
 
 
-def reads(ours, literal, others):
-    return [{"name": "ours", "script": ours}, {"name": "literal, no RLS", "script": literal}] + [
-        {"name": name, "script": script} for name, script in others]
+BATCH = ("SELECT count(*) FROM tenancy.deduct_credits_batch((SELECT jsonb_agg(jsonb_build_object('user_id', 'user_0', 'org_id', 'org_0', "
+         "'amount', 1, 'description', 'bench', 'reference_id', 'ref')) FROM generate_series(1, 100)));\n")
+SINGLES = "BEGIN;\n" + 100 * "SELECT tenancy.deduct_credits('user_0', 1, 'org_0', 'bench', 'ref');\n" + "COMMIT;\n"
+BALANCE = "SELECT available FROM tenancy.credit_balance(org_id => 'org_0');\n"
+LOGIN = f"{TOKEN}BEGIN;\n{AUTHENTICATE}COMMIT;\n"
+
+
+def reads(ours, literal, wrapped, others):
+    """Ours, the literal, and the policies of bench.rows_policy, each with its role."""
+    return [{"name": "ours", "script": ours}, {"name": "literal, no RLS", "script": literal},
+            {"name": "JSON claim, wrapped", "script": wrapped, "role": "claim"},
+            {"name": "JSON claim, not wrapped", "script": wrapped, "role": "claim_bare"}] + [
+        {"name": name, "script": script, "role": role} for name, role, script in others]
+
+
+def growth(name, title, fill, sizes, ours, bars=()):
+    """The same work in databases that differ in size alone."""
+    databases = {size: f"{name}_{size}" for size in sizes}
+    return {"name": name, "title": title, "clients": 1, "full_only": True,
+            "databases": [(database, fill, size) for size, database in databases.items()],
+            "variants": [{"name": f"ours: {size:,}", "script": ours, "database": databases[size]} for size in sizes],
+            "debits": fill == "ledger.sql", "bars": list(bars)}
 
 
 CASES = [
-    {"name": "hot_pool", "title": "One hot pool, synchronous_commit on", "clients": 32,
+    {"name": "hot_pool", "debits": True, "title": "One hot pool, synchronous_commit on", "clients": 32,
      "variants": [
          {"name": "ours", "script": OURS.format(0)},
          {"name": "ours, early release off", "script": OURS.format(0), "before": ["ALTER ROLE app SET tenancy.early_lock_release = off"]},
@@ -41,7 +61,7 @@ CASES = [
      "bars": [{"ours": "ours", "against": "contract v2 in PL/pgSQL", "at_least": 4},
               {"ours": "ours", "against": "contract v2 in PL/pgSQL", "of": "p99", "at_most": 0.333},
               {"ours": "ours", "against": "insert only", "at_least": 0.35}]},
-    {"name": "one_client", "title": "One client, own pool, fsync off", "clients": 1,
+    {"name": "one_client", "debits": True, "title": "One client, own pool, fsync off", "clients": 1,
      "before": ["ALTER SYSTEM SET fsync = off", "SELECT pg_reload_conf()", "SELECT pg_sleep(1)"],
      "after": ["ALTER SYSTEM RESET fsync", "SELECT pg_reload_conf()", "SELECT pg_sleep(1)"],
      "variants": [{"name": "ours", "script": OURS.format(0)}, {"name": "contract v2 in PL/pgSQL", "script": THEIRS.format(0)},
@@ -52,10 +72,13 @@ CASES = [
      "variants": [{"name": "ours", "script": "SELECT allowed FROM tenancy.take_rate_limit_for('org_0', 'bench');\n"},
                   {"name": "SELECT 1", "script": "SELECT 1;\n"}],
      "bars": []},
-    {"name": "many_pools", "title": "64 pools, synchronous_commit on", "clients": 32,
+    {"name": "many_pools", "debits": True, "title": "64 pools, synchronous_commit on", "clients": 32,
      "variants": [{"name": "ours", "script": ANY_POOL + OURS.replace("'user_{0}'", "'user_' || :n").replace("'org_{0}'", "'org_' || :n")},
                   {"name": "contract v2 in PL/pgSQL", "script": ANY_POOL + THEIRS.replace("'user_{0}'", "'user_' || :n").replace("'org_{0}'", "'org_' || :n")}],
      "bars": [{"ours": "ours", "against": "contract v2 in PL/pgSQL", "at_least": 1.2}]},
+    {"name": "batch", "debits": True, "title": "A batch of 100 debits, beside 100 single calls in one transaction", "clients": 1,
+     "variants": [{"name": "ours", "units": 100, "script": BATCH}, {"name": "ours, one by one", "units": 100, "script": SINGLES}],
+     "bars": [{"ours": "ours", "against": "ours, one by one", "at_least": 5}]},
     {"name": "verify_hs256", "title": "Verification of HS256 tokens never seen before", "clients": 1,
      "variants": [
          {"name": "ours", "units": 500, "script": "\\set a 500 * random(0, 39)\nSELECT count(*) FILTER (WHERE (tenancy.verify_token(token)).valid) FROM bench.tokens WHERE id >= :a AND id < :a + 500;\n"},
@@ -63,21 +86,27 @@ CASES = [
      "bars": [{"ours": "ours", "against": "PL/pgSQL over pgcrypto", "at_least": 10}]},
     {"name": "authenticate_and_read", "title": "authenticate and one indexed read, one transaction", "clients": 1,
      "variants": [{"name": "ours", "script": in_transaction(AUTHENTICATE, READ.format("ours", ""))},
-                  {"name": "SET LOCAL, current_setting policy", "script": in_transaction(SET_LOCAL, READ.format("setting", ""))}],
+                  {"name": "SET LOCAL, current_setting policy", "role": "setting",
+                   "script": in_transaction(SET_LOCAL, READ.format("policy", ""))}],
      "bars": [{"ours": "ours", "against": "SET LOCAL, current_setting policy", "at_least": 0.9}]},
     {"name": "indexed_read", "title": "Twenty indexed reads in a transaction", "clients": 1,
      "variants": reads(
          in_transaction(AUTHENTICATE, 20 * READ.format("ours", "")), in_transaction(NOTHING, 20 * READ.format("plain", LITERAL)),
-         [("JSON claim, wrapped", in_transaction(SET_CLAIM, 20 * READ.format("claim", ""))),
-          ("current_setting", in_transaction(SET_LOCAL, 20 * READ.format("setting", "")))]),
+         in_transaction(SET_CLAIM, 20 * READ.format("policy", "")),
+         [("current_setting", "setting", in_transaction(SET_LOCAL, 20 * READ.format("policy", "")))]),
      "bars": [{"ours": "ours", "against": "literal, no RLS", "at_least": 0.92},
               {"ours": "ours", "against": "JSON claim, wrapped", "at_least": 1.0}]},
     {"name": "full_scan", "title": "Full scan of 1M rows", "clients": 1,
      "variants": reads(
          in_transaction(AUTHENTICATE, NO_INDEX + SCAN.format("ours", "")), in_transaction(NOTHING, NO_INDEX + SCAN.format("plain", LITERAL)),
-         [("JSON claim, wrapped", in_transaction(SET_CLAIM, NO_INDEX + SCAN.format("claim", ""))),
-          ("current_setting", in_transaction(SET_LOCAL, NO_INDEX + SCAN.format("setting", ""))),
-          ("IN (SELECT … memberships)", in_transaction(SET_USER, NO_INDEX + SCAN.format("members", "")))]),
+         in_transaction(SET_CLAIM, NO_INDEX + SCAN.format("policy", "")),
+         [("current_setting", "setting", in_transaction(SET_LOCAL, NO_INDEX + SCAN.format("policy", ""))),
+          ("IN (SELECT … memberships)", "members", in_transaction(SET_USER, NO_INDEX + SCAN.format("policy", "")))]),
      "bars": [{"ours": "ours", "against": "literal, no RLS", "of": "p50", "at_most": 1.10},
               {"ours": "ours", "against": "JSON claim, wrapped", "at_least": 10}]},
+    growth("ledger", "Debit as the ledger grows", "ledger.sql", [10**4, 10**5, 10**6, 10**7], OURS.format(0),
+           [{"ours": f"ours: {10**7:,}", "against": f"ours: {10**5:,}", "at_least": 0.9}]),
+    growth("ledger_balance", "Balance as the ledger grows", "ledger.sql", [10**4, 10**6], BALANCE),
+    growth("tenants_login", "authenticate as tenants grow", "tenants.sql", [64, 10**3, 10**4, 10**5], LOGIN),
+    growth("keys_login", "authenticate as an issuer's keys grow", "keys.sql", [1, 10, 100, 1000], LOGIN),
 ]

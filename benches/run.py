@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Runs the benchmarks side by side on one private cluster and holds them against their bars.
 
-Started by scripts/bench.sh, which makes the cluster (PGHOST, PGUSER, PGDATABASE set) and loads benches/world.sql.
-Ours and its baselines run alternately; the figure is the median over the alternations, the ratio's spread is its
+Started by scripts/bench.sh, which makes the cluster (PGHOST, PGUSER, PGDATABASE set) and loads benches/world.sql into
+the database world, and benches/rows.sql on top of it into the database bench. Ours and its baselines run alternately; the figure is the median over the alternations, the ratio's spread is its
 smallest and largest value. Absolute figures belong to the machine; ratios do not.
 """
 
@@ -16,14 +16,23 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 
 from cases import CASES
 
 HERE = pathlib.Path(__file__).parent
 
 
-def psql(text):
-    return subprocess.run(["psql", "-XqAt", "-v", "ON_ERROR_STOP=1", "-c", text], check=True, capture_output=True, text=True).stdout.strip()
+def psql(text, database="bench"):
+    command = ["psql", "-XqAt", "-v", "ON_ERROR_STOP=1", "-d", database, "-c", text]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def make_database(name, fill, size):
+    """A copy of the world, filled up to a size."""
+    print(f"    making {name} …", flush=True)
+    psql(f"CREATE DATABASE {name} TEMPLATE world", "postgres")
+    subprocess.run(["psql", "-XqAt", "-d", name, "-v", f"size={size}", "-f", str(HERE / fill)], check=True, stdout=subprocess.DEVNULL)
 
 
 def percentile(values, share):
@@ -36,8 +45,7 @@ def pgbench(variant, case, seconds):
         script = pathlib.Path(folder, "script.sql")
         script.write_text(variant["script"])
         command = ["pgbench", "-n", "-M", case.get("protocol", "prepared"), "-c", str(case["clients"]), "-j", "2", "-T", str(seconds),
-                   "-f", str(script), "-U", variant.get("role", "app"), "-l", "--log-prefix", str(pathlib.Path(folder, "log")),
-                   "--sampling-rate", case.get("sampling", "1")]
+                   "-f", str(script), "-U", variant.get("role", "app"), "-d", variant.get("database", "bench"), "-l", "--log-prefix", str(pathlib.Path(folder, "log"))]
         run = subprocess.run(command, capture_output=True, text=True)
         if run.returncode != 0:
             sys.exit(f"{variant['name']}: pgbench failed\n{run.stderr[-2000:]}")
@@ -51,6 +59,8 @@ def pgbench(variant, case, seconds):
 
 
 def measure(case, rounds, seconds):
+    for database in case.get("databases", []):
+        make_database(*database)
     for statement in case.get("before", []):
         psql(statement)
     results = {variant["name"]: [] for variant in case["variants"]}
@@ -62,7 +72,18 @@ def measure(case, rounds, seconds):
             results[variant["name"]].append(pgbench(variant, case, seconds))
     for statement in case.get("after", []):
         psql(statement)
+    for database in ["bench"] + [name for name, _, _ in case.get("databases", [])]:
+        findings = psql("SELECT count(*) FROM tenancy.verify_ledger()", database) if verifies(case, database) else "0"
+        if findings != "0":
+            sys.exit(f"{case['name']}: verify_ledger finds {findings} faults in {database}")
+    for name, _, _ in case.get("databases", []):
+        psql(f"DROP DATABASE {name}", "postgres")
     return results
+
+
+def verifies(case, database):
+    """Whether the ledger is checked after a case: wherever it was written, but for one too long to read through."""
+    return case.get("debits", False) and not database.endswith(str(10**7))
 
 
 def summarise(case, results):
@@ -107,17 +128,19 @@ def plot(case, rows, folder):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", help="one benchmark, by name")
+    parser.add_argument("--only", help="one benchmark by name, or several with commas between")
     parser.add_argument("--full", action="store_true", help="long enough to hold the bars; without it a short look")
     options = parser.parse_args()
-    cases = [case for case in CASES if options.only in (None, "", case["name"]) and (options.full or options.only or not case.get("full_only"))]
+    cases = [case for case in CASES if (not options.only or case["name"] in options.only.split(",")) and (options.full or options.only or not case.get("full_only"))]
     if not cases:
         sys.exit("no benchmark of that name: " + ", ".join(case["name"] for case in CASES))
-    rounds, seconds = (5, 10) if options.full else (3, 4)
+    rounds, seconds = (5, 6) if options.full else (3, 4)
+    started = time.monotonic()
     folder = HERE / "results"
     folder.mkdir(exist_ok=True)
     everything = []
-    for case in cases:
+    for number, case in enumerate(cases):
+        print(f"\n[{number + 1} of {len(cases)}, {time.monotonic() - started:.0f} s] {case['title']}", flush=True)
         results = measure(case, rounds, seconds)
         rows, verdicts = summarise(case, results)
         show(case, rows, verdicts)

@@ -8,7 +8,7 @@ step "Building the extension (release) and installing it into the private server
 cd "$PGT_ROOT"
 cargo pgrx install --release --pg-config "$PGT_BIN/pg_config" 9>&-
 
-step "Starting a cluster and loading the benchmarks' world (1M rows, five times)"
+step "Starting a cluster and loading the benchmarks' world (1M rows, three times)"
 make_scratch
 DATA=$PGT_SCRATCH/data
 KEY=$PGT_SCRATCH/master.key
@@ -27,9 +27,11 @@ jit = off
 autovacuum_naptime = '5s'
 CONF
 "$PGT_BIN/pg_ctl" -D "$DATA" -l "$PGT_SCRATCH/log" -w start >/dev/null
-export PGHOST=$PGT_SCRATCH PGUSER=postgres PGDATABASE=bench PATH="$PGT_BIN:$PATH"
-"$PGT_BIN/createdb" -h "$PGT_SCRATCH" -U postgres bench
+export PGHOST=$PGT_SCRATCH PGUSER=postgres PGDATABASE=world PATH="$PGT_BIN:$PATH"
+"$PGT_BIN/createdb" -h "$PGT_SCRATCH" -U postgres world
 psql -Xq -f "$PGT_ROOT/benches/world.sql"
+"$PGT_BIN/createdb" -h "$PGT_SCRATCH" -U postgres -T world bench
+psql -Xq -d bench -f "$PGT_ROOT/benches/rows.sql"
 
 step "Benchmarks"
 python3 "$PGT_ROOT/benches/run.py" ${FULL:+--full} ${BENCH:+--only "$BENCH"}

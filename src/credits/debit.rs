@@ -9,6 +9,7 @@ use super::pool::{self, Pool};
 use super::attribution::{self, judge};
 use super::{alerts, caps, clock};
 use crate::pg::metrics::{self, Series};
+use crate::pg::direct;
 use crate::pg::sql::{self, Arg, Mode};
 use crate::pg::{self, Error, Jsonb, Result, State};
 use uuid::Uuid;
@@ -201,32 +202,40 @@ fn write(charge: &Charge, taken: &Taken, id: Uuid, now: i64, returning: bool) ->
         Some(id) => Some(id.to_owned()),
         None => super::correlation_id(),
     };
-    sql::execute(
-        "INSERT INTO tenancy.credit_transactions
-             (pool_id, id, seq, credits_amount, operation_type, description, reference_id, balance_after, granted_after,
-              drawn_after, created_at, correlation_id, user_id, tenant_id, organization_id, seat_id, subscription_id,
-              metadata)
-         VALUES ($1, $2, $3, $4, 'deduction', $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)",
-        &[
-            payer.pool().into(),
-            id.into(),
-            Arg::Long(Some(taken.seq)),
-            Arg::Micros(Some(-i128::from(charge.amount.micros()))),
-            Arg::Text(charge.description),
-            Arg::Text(charge.reference_id),
-            Arg::Micros(Some(taken.balance.into())),
-            Arg::Micros(Some(taken.granted)),
-            Arg::Micros(Some(taken.drawn)),
-            Arg::Time(Some(taken.at)),
-            Arg::Text(correlation_id.as_deref()),
-            payer.user.into(),
-            attribution.tenant.as_str().into(),
-            Arg::Uuid(payer.organization),
-            Arg::Uuid(attribution.seat),
-            Arg::Uuid(attribution.subscription),
-            Arg::Jsonb(Some(metadata)),
-        ],
-    )?;
+    let columns: [direct::Column; 21] = [
+        (c"pool_id", payer.pool().into()),
+        (c"id", id.into()),
+        (c"seq", Arg::Long(Some(taken.seq))),
+        (c"tenant_id", attribution.tenant.as_str().into()),
+        (c"organization_id", Arg::Uuid(payer.organization)),
+        (c"user_id", payer.user.into()),
+        (c"seat_id", Arg::Uuid(attribution.seat)),
+        (c"subscription_id", Arg::Uuid(attribution.subscription)),
+        (c"credits_amount", Arg::Micros(Some(-i128::from(charge.amount.micros())))),
+        (c"operation_type", "deduction".into()),
+        (c"description", Arg::Text(charge.description)),
+        (c"reference_id", Arg::Text(charge.reference_id)),
+        (c"metadata", Arg::Jsonb(Some(metadata))),
+        (c"balance_after", Arg::Micros(Some(taken.balance.into()))),
+        (c"granted_after", Arg::Micros(Some(taken.granted))),
+        (c"drawn_after", Arg::Micros(Some(taken.drawn))),
+        (c"grant_id", Arg::Uuid(None)),
+        (c"hold_id", Arg::Uuid(None)),
+        (c"refund_of", Arg::Uuid(None)),
+        (c"correlation_id", Arg::Text(correlation_id.as_deref())),
+        (c"created_at", Arg::Time(Some(taken.at))),
+    ];
+    if !direct::insert(c"credit_transactions", &columns)? {
+        // The same by a statement, where a user has changed the table.
+        sql::execute(
+            "INSERT INTO tenancy.credit_transactions
+                 (pool_id, id, seq, tenant_id, organization_id, user_id, seat_id, subscription_id, credits_amount,
+                  operation_type, description, reference_id, metadata, balance_after, granted_after, drawn_after,
+                  grant_id, hold_id, refund_of, correlation_id, created_at)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21)",
+            &columns.map(|(_, value)| value),
+        )?;
+    }
     Ok(returning.then(|| metadata.clone()))
 }
 

@@ -121,6 +121,29 @@ pub(super) mod raw {
         ) -> pg_sys::HeapTuple;
         pub fn ExecDropSingleTupleTableSlot(slot: *mut pg_sys::TupleTableSlot);
         pub fn GetTransactionSnapshot() -> pg_sys::Snapshot;
+        pub fn palloc0(size: usize) -> *mut std::ffi::c_void;
+        pub fn get_namespace_oid(name: *const c_char, missing_ok: bool) -> pg_sys::Oid;
+        pub fn get_relname_relid(name: *const c_char, schema: pg_sys::Oid) -> pg_sys::Oid;
+        pub fn get_extension_oid(name: *const c_char, missing_ok: bool) -> pg_sys::Oid;
+        pub fn check_enable_rls(relation: pg_sys::Oid, role: pg_sys::Oid, no_error: bool) -> c_int;
+        pub fn CreateExecutorState() -> *mut pg_sys::EState;
+        pub fn FreeExecutorState(estate: *mut pg_sys::EState);
+        pub fn InitResultRelInfo(
+            target: *mut pg_sys::ResultRelInfo,
+            relation: pg_sys::Relation,
+            range_table_index: pg_sys::Index,
+            root: *mut pg_sys::ResultRelInfo,
+            instrument: c_int,
+        );
+        pub fn ExecOpenIndices(target: *mut pg_sys::ResultRelInfo, speculative: bool);
+        pub fn ExecCloseIndices(target: *mut pg_sys::ResultRelInfo);
+        pub fn ExecStoreVirtualTuple(slot: *mut pg_sys::TupleTableSlot) -> *mut pg_sys::TupleTableSlot;
+        pub fn ExecSimpleRelationInsert(
+            target: *mut pg_sys::ResultRelInfo,
+            estate: *mut pg_sys::EState,
+            slot: *mut pg_sys::TupleTableSlot,
+        );
+        pub fn CommandCounterIncrement();
         pub fn SPI_connect() -> c_int;
         pub fn SPI_finish() -> c_int;
         pub fn SPI_prepare(src: *const c_char, nargs: c_int, argtypes: *mut pg_sys::Oid) -> pg_sys::SPIPlanPtr;

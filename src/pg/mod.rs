@@ -8,6 +8,7 @@
 mod accessors;
 mod composite;
 mod cursors;
+pub mod direct;
 mod early_release;
 mod error;
 mod guard;

@@ -56,7 +56,7 @@ impl<'a> From<&'a [u8]> for Arg<'a> {
 }
 
 impl Arg<'_> {
-    fn type_oid(&self) -> Oid {
+    pub(super) fn type_oid(&self) -> Oid {
         match self {
             Arg::Text(_) => pg_sys::TEXTOID,
             Arg::Texts(_) | Arg::OptionalTexts(_) => pg_sys::TEXTARRAYOID,
