@@ -129,12 +129,14 @@ def plot(case, rows, folder):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", help="one benchmark by name, or several with commas between")
+    parser.add_argument("--seconds", type=int, help="how long one run of one variant takes")
     parser.add_argument("--full", action="store_true", help="long enough to hold the bars; without it a short look")
     options = parser.parse_args()
     cases = [case for case in CASES if (not options.only or case["name"] in options.only.split(",")) and (options.full or options.only or not case.get("full_only"))]
     if not cases:
         sys.exit("no benchmark of that name: " + ", ".join(case["name"] for case in CASES))
     rounds, seconds = (5, 6) if options.full else (3, 4)
+    seconds = options.seconds or seconds
     started = time.monotonic()
     folder = HERE / "results"
     folder.mkdir(exist_ok=True)

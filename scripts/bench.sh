@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Measures the extension against what a user would write instead, on a private cluster of its own.
-# BENCH=name runs one benchmark; FULL=1 runs long enough to hold the bars (make bench-full).
+# BENCH=name runs one benchmark; FULL=1 runs long enough to hold the bars (make bench-full); PGT_SECONDS is how long each
+# variant runs in a round.
 # shellcheck source=scripts/setup.sh
 . "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 
@@ -34,4 +35,4 @@ psql -Xq -f "$PGT_ROOT/benches/world.sql"
 psql -Xq -d bench -f "$PGT_ROOT/benches/rows.sql"
 
 step "Benchmarks"
-python3 "$PGT_ROOT/benches/run.py" ${FULL:+--full} ${BENCH:+--only "$BENCH"}
+python3 "$PGT_ROOT/benches/run.py" ${FULL:+--full} ${PGT_SECONDS:+--seconds "$PGT_SECONDS"} ${BENCH:+--only "$BENCH"}

@@ -76,11 +76,7 @@ struct Manner {
 const MANNERS: [Manner; 5] = [
     Manner { prelude: "", before: "", after: "" },
     Manner { prelude: "SET synchronous_commit = local", before: "", after: "" },
-    Manner {
-        prelude: "",
-        before: "BEGIN; INSERT INTO public.work VALUES ('{}')",
-        after: "COMMIT",
-    },
+    Manner { prelude: "", before: "BEGIN; INSERT INTO public.work VALUES ('{}')", after: "COMMIT" },
     Manner {
         prelude: "SET synchronous_commit = remote_write",
         before: "BEGIN; SAVEPOINT a; SELECT tenancy.deduct_credits_pooled('alice', 1, 'acme', 'undone'); ROLLBACK TO a; SAVEPOINT b",
@@ -136,7 +132,8 @@ fn ledger(database: &Database) -> (HashSet<String>, i64, i64) {
 }
 
 fn verifies(database: &Database) {
-    let found = database.superuser().query("SELECT rule, object, expected, found FROM tenancy.verify_ledger()", &[]).unwrap();
+    let found =
+        database.superuser().query("SELECT rule, object, expected, found FROM tenancy.verify_ledger()", &[]).unwrap();
     assert!(found.is_empty(), "verify_ledger: {found:?}");
 }
 
@@ -201,7 +198,9 @@ fn early_release_leaves_the_sessions_setting_after_every_kind_of_end() {
             let mut holder = database.connect("svc");
             holder.batch_execute(&format!("SET synchronous_commit = {level}")).unwrap();
             holder.batch_execute("BEGIN").unwrap();
-            holder.batch_execute(&format!("SAVEPOINT a; {DEBIT}; ROLLBACK TO a; SAVEPOINT b; {DEBIT}; RELEASE b")).unwrap();
+            holder
+                .batch_execute(&format!("SAVEPOINT a; {DEBIT}; ROLLBACK TO a; SAVEPOINT b; {DEBIT}; RELEASE b"))
+                .unwrap();
             let ended = end_while_awaited(&database, &mut holder, end);
             assert_eq!(ended.is_ok(), !end.contains("1/0"), "{end}");
             let shown: String = holder.query_one("SHOW synchronous_commit", &[]).unwrap().get(0);

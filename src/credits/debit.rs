@@ -2,14 +2,14 @@
 //! names read under that lock ([`attribution`]), then one INSERT into the ledger.
 
 use super::amount::{Credits, json};
+use super::attribution::{self, judge};
 use super::entry_id::entry_id;
 use super::idempotency::{Answer, Key};
 use super::payer::Payer;
 use super::pool::{self, Pool};
-use super::attribution::{self, judge};
 use super::{alerts, caps, clock};
-use crate::pg::metrics::{self, Series};
 use crate::pg::direct;
+use crate::pg::metrics::{self, Series};
 use crate::pg::sql::{self, Arg, Mode};
 use crate::pg::{self, Error, Jsonb, Result, State};
 use uuid::Uuid;

@@ -3,8 +3,8 @@
 use super::book::NEVER;
 use super::entry_id::tag;
 use super::{alerts, clock, settle};
-use crate::pg::{Result, turns};
 use crate::pg::sql::{self, Arg, Mode, Row};
+use crate::pg::{Result, turns};
 use uuid::Uuid;
 
 /// A pool's figures. Amounts in millionths, times in microseconds since 2000-01-01.

@@ -78,7 +78,8 @@ unsafe fn is_plain(relation: pg_sys::Relation, columns: &[Column]) -> bool {
             || !(*relation).trigdesc.is_null()
             || !(*relation).rd_rules.is_null()
             || (*description).natts as usize != columns.len()
-            || raw::check_enable_rls((*relation).rd_id, Oid::INVALID, true) == pg_sys::CheckEnableRlsResult::RLS_ENABLED as i32
+            || raw::check_enable_rls((*relation).rd_id, Oid::INVALID, true)
+                == pg_sys::CheckEnableRlsResult::RLS_ENABLED as i32
         {
             return false;
         }

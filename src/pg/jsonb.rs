@@ -41,8 +41,7 @@ impl Jsonb {
         let (first, second) = (self.copy(), over.copy());
         // SAFETY: C calls only; the result is a jsonb.
         let result = unsafe {
-            let datum =
-                boundary(|| raw::DirectFunctionCall2Coll(raw::jsonb_concat, pg_sys::InvalidOid, first, second));
+            let datum = boundary(|| raw::DirectFunctionCall2Coll(raw::jsonb_concat, pg_sys::InvalidOid, first, second));
             Self::from_datum(datum, false)
         };
         result.ok_or_else(|| Error::new(State::INTERNAL, "jsonb_missing", "Two objects gave none"))
@@ -137,5 +136,6 @@ unsafe impl SqlTranslatable for Jsonb {
     const TYPE_IDENT: &'static str = "pg_tenancy::Jsonb";
     const TYPE_ORIGIN: TypeOrigin = TypeOrigin::External;
     const ARGUMENT_SQL: std::result::Result<SqlMappingRef, ArgumentError> = Ok(SqlMappingRef::literal("jsonb"));
-    const RETURN_SQL: std::result::Result<ReturnsRef, ReturnsError> = Ok(ReturnsRef::One(SqlMappingRef::literal("jsonb")));
+    const RETURN_SQL: std::result::Result<ReturnsRef, ReturnsError> =
+        Ok(ReturnsRef::One(SqlMappingRef::literal("jsonb")));
 }
