@@ -3,6 +3,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod core;
+mod hot_path;
 mod model;
 mod model_driver;
 mod model_test;
