@@ -48,7 +48,9 @@ fn a_users_own_columns_triggers_and_indexes_on_the_ledger_are_served() {
     assert!(debit().unwrap());
     world
         .admin
-        .batch_execute("CREATE UNIQUE INDEX own_seq ON tenancy.credit_transactions (pool_id, seq) INCLUDE (credits_amount)")
+        .batch_execute(
+            "CREATE UNIQUE INDEX own_seq ON tenancy.credit_transactions (pool_id, seq) INCLUDE (credits_amount)",
+        )
         .unwrap();
     assert!(debit().unwrap());
     world
