@@ -148,8 +148,9 @@ fn identify(
         tenant: subject.tenant.as_deref(),
     };
     let mut identity = resolve(&named)?;
-    // A provider ends its own tokens' organizations; ours are on us. Whoever left has neither membership nor seat.
-    if terms.is_ours && named.org.is_some() && !belongs(&identity) {
+    // A provider ends its own tokens' organizations; ours are on us. Whoever left has neither membership nor seat. An
+    // organization that is not registered is one of another service that signs with the same key.
+    if terms.is_ours && identity.organization_id.is_some() && !belongs(&identity) {
         return Err(Refusal::NotAMember.into());
     }
     identity.source = "token".to_owned();

@@ -206,6 +206,25 @@ fn an_application_issues_for_its_own_identity_only() {
     pooler.query(issue, &[&USER, &ORG]).unwrap();
 }
 
+/// As docs/how-to/issue-tokens.md has it: a wrapper lends an application nothing, and shields a service from nothing.
+#[test]
+fn a_security_definer_wrapper_counts_as_the_role_that_is_logged_in() {
+    let database = world();
+    for owner in ["svc", "app"] {
+        database
+            .superuser()
+            .batch_execute(&format!(
+                "CREATE FUNCTION public.of_{owner}(u text) RETURNS text LANGUAGE sql SECURITY DEFINER
+                 AS 'SELECT tenancy.issue_access_token(u)'; ALTER FUNCTION public.of_{owner}(text) OWNER TO {owner}"
+            ))
+            .unwrap();
+    }
+    for wrapper in ["SELECT public.of_svc($1)", "SELECT public.of_app($1)"] {
+        refused(database.connect("app").query(wrapper, &[&USER]), "PT401", "not_authenticated");
+        database.connect("svc").query(wrapper, &[&USER]).unwrap();
+    }
+}
+
 #[test]
 fn extra_never_overrides() {
     let database = world();

@@ -50,6 +50,15 @@ fn a_former_member_s_tokens_show_nothing_of_the_organization() {
     refused(app.query("SELECT * FROM tenancy.refresh_extension_token($1)", &[&extension]), "PT404", "NO_ACTIVE_TOKEN");
     assert_eq!(tenant(&mut app, &personal).unwrap(), format!("user::{USER}"));
     assert_eq!(tenant(&mut app, &provider).unwrap(), ORG);
+    // Another service may sign for organizations of its own with the same secret.
+    let elsewhere = Token::for_user(USER)
+        .header("kid", "k1")
+        .claim("iss", crate::world::ISSUER)
+        .claim("aud", crate::world::AUDIENCE)
+        .claim("type", "access");
+    let named = |org: &str| elsewhere.clone().claim("clerk_org_id", org).sign_with(crate::world::SECRET);
+    assert_eq!(tenant(&mut app, &named("org_elsewhere")).unwrap(), "org_elsewhere");
+    refused(tenant(&mut app, &named(ORG)), "PT403", "not_a_member");
     // Who comes back finds the tokens good again that nobody revoked.
     ops.query("SELECT tenancy.set_membership($1, $2, 'org:member')", &[&USER, &ORG]).unwrap();
     assert_eq!(tenant(&mut app, &access).unwrap(), ORG);
