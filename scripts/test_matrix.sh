@@ -15,22 +15,26 @@ for version in ${1:-15 16 17 18}; do
     if [ "$version" != 15 ] && [ -z "${S:-}" ]; then
         PGT_PG_MAJOR=$version IGNORED=1 S=pg_upgrade scripts/test.sh 2>&1 | tee -a "$log" || STATUS=1
     fi
-    # One line: version, server, passed and failed inside, passed and failed outside.
-    awk -v version="$version" '
+done
+
+# One line for each version that was ever run here: server, passed and failed inside, passed and failed outside.
+row() {
+    awk -v version="$(basename "$1" .log)" '
         /server: postgres \(PostgreSQL\)/ && !server { match($0, /PostgreSQL\) [0-9.]+/); server = substr($0, RSTART + 12, RLENGTH - 12) }
         /^==> Unit tests/ { part = 1 }
         /^==> Tests from outside/ { part = 2 }
         /^==> Results/ { part = 0 }
         part && /^test result:/ { passed[part] += $4; failed[part] += $6 }
         END { printf "| %s | %s | %d passed, %d failed | %s |\n", version, server, passed[1], failed[1],
-              passed[2] + failed[2] ? sprintf("%d passed, %d failed", passed[2], failed[2]) : "not run" }' "$log" >"$RESULTS/$version.row"
-done
+              passed[2] + failed[2] ? sprintf("%d passed, %d failed", passed[2], failed[2]) : "not run" }' "$1"
+}
+ROWS=$(for log in "$RESULTS"/*.log; do row "$log"; done)
 
-awk -v rows="$(cat "$RESULTS"/*.row)" '
+ROWS=$ROWS awk '
     /<!-- matrix -->/ { print; print "| PostgreSQL | server tried | unit and in the database | from outside |"
-                        print "|---|---|---|---|"; print rows; inside = 1; next }
+                        print "|---|---|---|---|"; print ENVIRON["ROWS"]; inside = 1; next }
     /<!-- end of matrix -->/ { inside = 0 }
     !inside' README.md >"$RESULTS/README.md"
 cp "$RESULTS/README.md" README.md
-cat "$RESULTS"/*.row
+printf '%s\n' "$ROWS"
 exit "$STATUS"
