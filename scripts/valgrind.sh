@@ -17,7 +17,6 @@ unix_socket_directories = '$PGT_SCRATCH'
 shared_preload_libraries = 'pg_tenancy'
 tenancy.master_key_file = '$PGT_SCRATCH/master.key'
 fsync = off
-max_worker_processes = 0
 autovacuum = off
 EOF
 
@@ -35,7 +34,9 @@ for role in app:application svc:service ops:operator met:metrics; do
     roles+="CREATE ROLE ${role%:*} LOGIN; "
     grants+="SELECT tenancy.grant_access('${role%:*}', '${role#*:}'); "
 done
-query -c "$roles" -c 'CREATE EXTENSION pg_tenancy' -c 'SELECT tenancy.install()' -c "$grants"
+query -c "$roles" -c 'CREATE EXTENSION pg_tenancy' -c 'SELECT tenancy.install()' -c "$grants" \
+    -c "SELECT tenancy.add_issuer('https://issuer.test', ARRAY['tests'])" \
+    -c "SELECT tenancy.add_secret('https://issuer.test', 'key-1', 'HS256', 'a secret of the tests, forty-two bytes long')"
 query -f tests/common/lived_in.sql
 query -c 'SELECT count(*) FROM tenancy.verify_ledger()' -c 'SELECT count(*) FROM tenancy.audit_isolation()' \
     -c 'SELECT tenancy.metrics_text()' -c "SELECT tenancy.verify_token('a.b.c')" -c 'SELECT * FROM tenancy.health()' \
