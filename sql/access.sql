@@ -12,7 +12,7 @@ VALUES
     ('uninstall(text)', 'owner'),
     ('grant_access(regrole,text)', 'owner'),
     ('revoke_access(regrole,text)', 'owner'),
-    ('health()', 'operator'),
+    ('health()', 'metrics'),
     ('_lock_schema()', 'internal'),
     ('_library_version()', 'internal'),
     ('_migrations()', 'internal'),
@@ -32,6 +32,18 @@ VALUES
     ('_health_access()', 'internal'),
     ('_health_preload()', 'internal'),
     ('_health_master_key()', 'internal'),
+    ('_health_issuer_keys()', 'internal'),
+    ('_health_sealed_secrets()', 'internal'),
+    ('_health_master_key_backup()', 'internal'),
+    ('_health_server()', 'internal'),
+    ('_health_roles()', 'internal'),
+    ('_health_isolation()', 'internal'),
+    ('_health_outbox()', 'internal'),
+    ('_health_holds()', 'internal'),
+    ('_health_retention()', 'internal'),
+    ('_health_limiter()', 'internal'),
+    ('_sealed_boxes()', 'internal'),
+    ('confirm_master_key_backup(text)', 'operator'),
 
     -- errors and arguments
     -- also called by isolation's functions, which run with the operator's own rights
@@ -108,6 +120,9 @@ VALUES
     ('_seal(bytea,text)', 'internal'),
     ('_unseal(bytea,text)', 'internal'),
     ('_sealed_under_current_key(bytea)', 'internal'),
+    ('_master_key_file_sha256()', 'internal'),
+    ('trim_audit(interval,integer)', 'operator'),
+    ('trim_revocations(integer)', 'operator'),
 
     -- directory
     ('register_tenant(text,text,text)', 'operator'),

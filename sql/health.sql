@@ -140,18 +140,24 @@ SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    check_function regprocedure;
+    check_function record;
 BEGIN
     FOR check_function IN
-        SELECT p.oid FROM pg_proc AS p
+        SELECT p.oid::regprocedure AS signature, substr(p.proname, length('_health_') + 1) AS name
+          FROM pg_proc AS p
          WHERE p.pronamespace = 'tenancy'::regnamespace
            AND p.proname LIKE '\_health\_%' AND p.pronargs = 0
          ORDER BY p.proname
     LOOP
-        RETURN QUERY EXECUTE format('SELECT h.check_name, h.status, h.detail, h.remedy FROM %s AS h', check_function);
+        BEGIN
+            RETURN QUERY EXECUTE format('SELECT h.check_name, h.status, h.detail, h.remedy FROM %s AS h', check_function.signature);
+        EXCEPTION WHEN undefined_table OR undefined_column THEN
+            -- Tables that are not there, or not as this code expects: the check "schema" says what to do about it.
+            RETURN QUERY SELECT check_function.name, 'error'::text, 'could not be looked at: ' || SQLERRM, 'See the check "schema".'::text;
+        END;
     END LOOP;
 END
 $$;
 
 COMMENT ON FUNCTION tenancy.health() IS
-'One row a check: check_name, status (ok, warning or error), detail, and remedy: what to run or change, NULL where all is well. Answers also where nothing is installed.';
+'What is misconfigured or waits for somebody. One row a finding: check_name, status (ok, warning or error), detail, and remedy: what to run or change, NULL where all is well; a check without a finding says ok. Answers also where nothing is installed. docs/reference/health.md lists the checks.';

@@ -64,7 +64,8 @@ extension_sql_file!(
         identity::keys::check_secret,
         identity::keys::seal,
         identity::keys::unseal,
-        identity::keys::sealed_under_current_key
+        identity::keys::sealed_under_current_key,
+        identity::keys::master_key_file_sha256
     ]
 );
 extension_sql_file!("../sql/credits/types.sql", name = "credits_types");
@@ -170,6 +171,10 @@ extension_sql_file!(
 );
 extension_sql_file!("../sql/credits/compat.sql", name = "credits_compat");
 extension_sql_file!("../sql/health.sql", name = "health");
+extension_sql_file!("../sql/health/keys.sql", name = "health_keys");
+extension_sql_file!("../sql/health/server.sql", name = "health_server");
+extension_sql_file!("../sql/health/work.sql", name = "health_work");
+extension_sql_file!("../sql/identity/trim.sql", name = "identity_trim");
 // Last of all: closes everything above to PUBLIC.
 extension_sql_file!("../sql/finalize.sql", name = "finalize", finalize);
 

@@ -8,14 +8,14 @@ BEGIN
     RETURN CASE _access_levels.access
         WHEN 'application' THEN ARRAY['application']
         WHEN 'service' THEN ARRAY['application', 'service']
-        WHEN 'operator' THEN ARRAY['application', 'operator']
+        WHEN 'operator' THEN ARRAY['application', 'operator', 'metrics']
         WHEN 'metrics' THEN ARRAY['metrics']
     END;
 END
 $$;
 
 COMMENT ON FUNCTION tenancy._access_levels(text) IS
-'The levels of functions that an access opens: service and operator include application''s, metrics stands alone. NULL for any other word.';
+'The levels of functions that an access opens: service and operator include application''s, operator also metrics'', which by itself stands alone. NULL for any other word.';
 
 CREATE FUNCTION tenancy._reconcile_access(role_name text) RETURNS integer
 LANGUAGE plpgsql

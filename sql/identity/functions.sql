@@ -36,6 +36,8 @@ COMMENT ON FUNCTION tenancy._seal(bytea, text) IS
 COMMENT ON FUNCTION tenancy._unseal(bytea, text) IS 'Opens what _seal sealed for that place. Error: 55000.';
 COMMENT ON FUNCTION tenancy._sealed_under_current_key(bytea) IS 'Whether a secret is sealed under the current master key. Error: 55000.';
 
+COMMENT ON FUNCTION tenancy._master_key_file_sha256() IS 'SHA-256 in hex of the file that tenancy.master_key_file names. Error: 55000.';
+
 COMMENT ON COLUMN tenancy.identity.user_id IS 'External id of the user (sub).';
 COMMENT ON COLUMN tenancy.identity.tenant_id IS 'The tenant: the isolation boundary.';
 COMMENT ON COLUMN tenancy.identity.org_id IS 'External id of the organization; NULL for a personal identity.';

@@ -65,6 +65,8 @@ CREATE TABLE tenancy.audit_log (
     created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     CONSTRAINT audit_log_pkey PRIMARY KEY (tenant_id, id)
 );
+-- For trimming, oldest first.
+CREATE INDEX audit_log_created_at_idx ON tenancy.audit_log (created_at);
 
 COMMENT ON TABLE tenancy.issuers IS 'Issuers whose tokens are believed (the iss claim, RFC 7519), and how their claims are read.';
 COMMENT ON COLUMN tenancy.issuers.issuer IS 'Exactly what stands in iss.';

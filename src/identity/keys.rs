@@ -2,7 +2,7 @@
 
 use super::issuers::{self, Configuration};
 use super::jose::{Key, KeyReason, KeySet, Token, algorithm::Family};
-use super::master_key::KeyRing;
+use super::master_key::{self, KeyRing};
 use crate::pg::{self, Error, State};
 use pgrx::iter::TableIterator;
 use pgrx::{name, pg_extern};
@@ -114,6 +114,12 @@ fn unseal(sealed: &[u8], context: &str) -> Vec<u8> {
 #[pg_extern(name = "_sealed_under_current_key", volatile, parallel_restricted)]
 fn sealed_under_current_key(sealed: &[u8]) -> bool {
     pg::entry(|| Ok(KeyRing::read()?.is_current(sealed)))
+}
+
+/// SHA-256 of the master key file in use, in hex.
+#[pg_extern(name = "_master_key_file_sha256", volatile, parallel_restricted)]
+fn master_key_file_sha256() -> String {
+    pg::entry(master_key::file_sha256)
 }
 
 /// Verifies the signature of a compact JWS with a JWK, or with the key of a JWK set that its kid names; the payload

@@ -2,6 +2,7 @@
 
 use super::seal::{self, MasterKey, SealError};
 use crate::pg::{self, Error, Result, State};
+use aws_lc_rs::digest::{SHA256, digest};
 use std::fs::{File, Metadata};
 use std::io::Read;
 use std::os::unix::fs::MetadataExt;
@@ -20,32 +21,7 @@ pub struct KeyRing(Vec<MasterKey>);
 impl KeyRing {
     /// Reads the file. Errors: 55000, naming the setting and what it wants.
     pub fn read() -> Result<KeyRing> {
-        let path = pg::master_key_file()
-            .ok_or_else(|| unusable("master_key_missing", format!("{SETTING} is not set"), HOW_TO_MAKE))?;
-        let mut file = File::open(&path).map_err(|error| {
-            unusable(
-                "master_key_missing",
-                format!("the file named by {SETTING} cannot be read: {}", error.kind()),
-                HOW_TO_MAKE,
-            )
-        })?;
-        let meta = file.metadata().map_err(|error| {
-            unusable(
-                "master_key_missing",
-                format!("the file named by {SETTING} cannot be read: {}", error.kind()),
-                HOW_TO_MAKE,
-            )
-        })?;
-        check(&meta)?;
-        let mut content = Zeroizing::new(Vec::with_capacity(meta.len() as usize + 1));
-        file.read_to_end(&mut content).map_err(|error| {
-            unusable(
-                "master_key_missing",
-                format!("the file named by {SETTING} cannot be read: {}", error.kind()),
-                HOW_TO_MAKE,
-            )
-        })?;
-        KeyRing::parse(&content).map_err(|error| {
+        KeyRing::parse(&content()?).map_err(|error| {
             unusable(error.name(), format!("the file named by {SETTING} is of no use: {error}"), HOW_TO_MAKE)
         })
     }
@@ -80,6 +56,27 @@ impl KeyRing {
     pub fn is_current(&self, sealed: &[u8]) -> bool {
         seal::key_id(sealed) == Ok(self.0[0].id())
     }
+}
+
+/// SHA-256 of the file, as sha256sum says it: what a copy of it is told by. It gives nothing away of 32 random bytes.
+pub fn file_sha256() -> Result<String> {
+    let digest = digest(&SHA256, &content()?);
+    Ok(digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+fn content() -> Result<Zeroizing<Vec<u8>>> {
+    let unreadable = |error: std::io::Error| {
+        let message = format!("the file named by {SETTING} cannot be read: {}", error.kind());
+        unusable("master_key_missing", message, HOW_TO_MAKE)
+    };
+    let path = pg::master_key_file()
+        .ok_or_else(|| unusable("master_key_missing", format!("{SETTING} is not set"), HOW_TO_MAKE))?;
+    let mut file = File::open(&path).map_err(unreadable)?;
+    let meta = file.metadata().map_err(unreadable)?;
+    check(&meta)?;
+    let mut content = Zeroizing::new(Vec::with_capacity(meta.len() as usize + 1));
+    file.read_to_end(&mut content).map_err(unreadable)?;
+    Ok(content)
 }
 
 /// A regular file of the server's user (or root's), closed to everybody else.

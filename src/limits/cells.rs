@@ -118,12 +118,9 @@ pub fn peek(key: Key, rule: Rule, cost: u32) -> Option<(Decision, u32)> {
     })
 }
 
-/// Cells in use, and how many there can be.
-pub fn usage() -> Option<(u64, u64)> {
-    (0..PARTITIONS).try_fold((0, 0), |(used, all), partition| {
-        let (own, slots) = CELLS.with(partition, |used, slots| (*used, slots.len()))?;
-        Some((used + u64::from(own), all + (slots - slots / 8) as u64))
-    })
+/// Cells in use.
+pub fn usage() -> Option<u64> {
+    (0..PARTITIONS).try_fold(0, |used, partition| Some(used + u64::from(CELLS.with(partition, |own, _| *own)?)))
 }
 
 fn with_cells<R>(key: Key, work: impl FnOnce(&mut Table<Cell>) -> R) -> Option<R> {

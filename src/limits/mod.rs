@@ -28,9 +28,10 @@ pub fn init() {
     }
 }
 
-/// Cells of the limiter in use, and how many there can be.
+/// Cells of the limiter in use, and for how many it was made. It has room to spare beyond that, which no caller can
+/// count on: where they fall decides when it is full.
 pub fn cells_in_use() -> Option<(u64, u64)> {
-    cells::usage()
+    cells::usage().map(|used| (used, settings::limiter_cells() as u64))
 }
 
 /// Takes from a limit of the identity's tenant. Not undone by a rollback.

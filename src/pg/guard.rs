@@ -73,7 +73,7 @@ pub(super) unsafe fn boundary<T>(call: impl FnOnce() -> T) -> T {
 /// The same functions that pgrx binds, without its own guard around each call.
 pub(super) mod raw {
     use pgrx::pg_sys;
-    use std::ffi::{c_char, c_int};
+    use std::ffi::{c_char, c_int, c_void};
 
     unsafe extern "C-unwind" {
         pub fn ReThrowError(edata: *mut pg_sys::ErrorData) -> !;
@@ -184,5 +184,7 @@ pub(super) mod raw {
         pub fn PushActiveSnapshot(snapshot: pg_sys::Snapshot);
         pub fn PopActiveSnapshot();
         pub fn GetLatestSnapshot() -> pg_sys::Snapshot;
+        pub fn MemoryContextAllocExtended(context: pg_sys::MemoryContext, size: usize, flags: c_int) -> *mut c_void;
+        pub fn pfree(pointer: *mut c_void);
     }
 }

@@ -16,6 +16,8 @@ mod identity;
 mod invalidation;
 mod jsonb;
 pub mod limit_settings;
+mod log_hook;
+mod log_note;
 mod metric_reasons;
 pub mod metrics;
 mod numeric;
@@ -57,6 +59,7 @@ pub fn init() {
     invalidation::register();
     cursors::register();
     early_release::register();
+    log_hook::register();
 }
 
 /// Run last: asks for the shared memory that the domains have requested.

@@ -101,6 +101,12 @@ pub(super) fn live() -> Option<&'static Block> {
     (block.expires_at > super::statement_start_micros()).then_some(block)
 }
 
+/// The block in force, expired or not: whom a line of the log is about. Reads nothing else.
+pub(super) fn in_force() -> Option<&'static Block> {
+    // SAFETY: as in `live`.
+    unsafe { CURRENT.load(Relaxed).as_ref() }
+}
+
 pub(super) fn generation() -> u64 {
     GENERATION.load(Relaxed)
 }

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 static REQUEST_TOKEN_HEADER: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c"authorization"));
 static PERSONAL_DEFAULT_ORG: GucSetting<bool> = GucSetting::<bool>::new(false);
 static EARLY_LOCK_RELEASE: GucSetting<bool> = GucSetting::<bool>::new(true);
+static LOG_IDENTITY: GucSetting<bool> = GucSetting::<bool>::new(true);
 static MASTER_KEY_FILE: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
 
 /// Seconds that the clock of credits is moved, in builds for tests; a release has no such setting.
@@ -49,6 +50,14 @@ pub(super) fn define() {
         GucContext::Userset,
         GucFlags::default(),
     );
+    GucRegistry::define_bool_guc(
+        c"tenancy.log_identity",
+        c"Lines of the server's log that are written under an identity say whose: tenant, organization, user, correlation id.",
+        c"They stand before the line's DETAIL, in text, CSV and JSON logs; no client is sent them.",
+        &LOG_IDENTITY,
+        GucContext::Suset,
+        GucFlags::default(),
+    );
     #[cfg(debug_assertions)]
     GucRegistry::define_int_guc(
         c"tenancy.test_clock_offset",
@@ -73,6 +82,11 @@ pub(super) fn define() {
 /// Whether contended locks are released early, by `tenancy.early_lock_release`.
 pub(super) fn early_lock_release() -> bool {
     EARLY_LOCK_RELEASE.get()
+}
+
+/// Whether lines of the log say under which identity they were written, by `tenancy.log_identity`.
+pub(super) fn log_identity() -> bool {
+    LOG_IDENTITY.get()
 }
 
 /// The header that carries the bearer's token, by `tenancy.request_token_header`.

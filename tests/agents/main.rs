@@ -3,7 +3,6 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod credentials;
-mod documentation;
 mod modules;
 mod permissions;
 mod service;

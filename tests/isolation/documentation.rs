@@ -1,34 +1,15 @@
-//! The how-tos of isolation: every block of SQL, run as it stands.
+//! The helpers for tests of policies, and the page about them; tests/documentation.rs runs the other pages.
 
 use crate::common::{Database, cluster, psql, sql_blocks};
 use crate::world::{column, value};
 use std::fs;
 
-/// The blocks of a page, each to be sent on its own: CALL and CREATE INDEX CONCURRENTLY want no transaction around them.
 fn blocks(page: &str) -> String {
     sql_blocks(&format!("docs/how-to/{page}.md")).concat()
 }
 
 fn run(database: &Database, role: &str, script: &str) -> String {
     psql(database, role, &[], script).0
-}
-
-fn database_of_operators() -> Database<'static> {
-    let database = cluster().database();
-    database.superuser().batch_execute(&format!("GRANT CREATE ON DATABASE {} TO ops", database.name)).unwrap();
-    database
-}
-
-#[test]
-fn every_block_of_the_how_tos_runs() {
-    for page in ["protect-tables", "protect-a-live-table", "audit-and-guard", "offboard-a-tenant"] {
-        let database = database_of_operators();
-        run(&database, "ops", &blocks(page));
-        if page != "offboard-a-tenant" {
-            let protected = "SELECT count(*)::text FROM tenancy.protected_tables";
-            assert_ne!(value(&mut database.superuser(), protected), "0", "{page} protects something");
-        }
-    }
 }
 
 /// With pgTAP where the server has it; else with the few functions of it that the page uses.

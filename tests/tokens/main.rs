@@ -5,7 +5,6 @@ mod common;
 mod peers;
 mod tokens_api_keys;
 mod tokens_authorization;
-mod tokens_docs;
 mod tokens_extension;
 mod tokens_issue;
 mod tokens_leaks;

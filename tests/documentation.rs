@@ -1,0 +1,217 @@
+//! The documentation, run: every block of SQL of every page of docs/, in order, in a database of the page's own.
+//!
+//! A page is run by default, as the superuser, in a database with the extension, its tables, and the roles app, svc, ops
+//! and met; `:'token'` is a token of user_1 of the organization acme. A comment `<!-- test … -->` in the page, a line
+//! each, says what is different from there on:
+//!
+//! ```text
+//! as ROLE                       the blocks run as this role
+//! token NAME USER ORG|- [C=V…]  :'NAME' is a token, with these claims
+//! before SQL                    run by the superuser before the page
+//! shows LINE                    the page's output has this line
+//! skip REASON                   the next block is not run, because
+//! elsewhere TEST                the page is run by this test
+//! ```
+
+mod common;
+
+use common::{Token, cluster};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+#[derive(Default)]
+struct Page {
+    script: String,
+    before: Vec<String>,
+    tokens: Vec<(String, String)>,
+    shows: Vec<String>,
+    elsewhere: Option<String>,
+    blocks: usize,
+}
+
+#[test]
+fn every_block_of_sql_runs() {
+    let mut failures = Vec::new();
+    let mut run = 0;
+    for file in files(&root().join("docs"), "md") {
+        let name = file.strip_prefix(root()).unwrap().display().to_string();
+        let page = read(&fs::read_to_string(&file).unwrap()).unwrap_or_else(|problem| panic!("{name}: {problem}"));
+        if let Some(test) = &page.elsewhere {
+            assert!(sources().contains(&format!("fn {test}(")), "{name} is run by {test}, which does not exist");
+        } else if page.blocks > 0 {
+            run += page.blocks;
+            if let Err(problem) = page.run() {
+                failures.push(format!("{name}: {problem}"));
+            }
+        }
+    }
+    println!("{run} blocks run");
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+    assert!(run >= 50, "{run}");
+}
+
+#[test]
+fn a_link_leads_somewhere_and_every_page_is_in_the_summary() {
+    let summary = fs::read_to_string(root().join("docs/SUMMARY.md")).unwrap();
+    let mut broken = Vec::new();
+    let mut pages = files(&root().join("docs"), "md");
+    pages.push(root().join("README.md"));
+    for file in pages {
+        let text = fs::read_to_string(&file).unwrap();
+        let name = file.strip_prefix(root()).unwrap().display().to_string();
+        for target in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            let (target, _) = target.split_once('#').unwrap_or((target, ""));
+            if !target.is_empty() && !target.contains("://") && !file.parent().unwrap().join(target).exists() {
+                broken.push(format!("{name}: {target}"));
+            }
+        }
+        let in_summary = name
+            .strip_prefix("docs/")
+            .is_none_or(|page| page == "SUMMARY.md" || summary.contains(&format!("({page})")));
+        if !in_summary {
+            broken.push(format!("{name} is not in docs/SUMMARY.md"));
+        }
+    }
+    assert!(broken.is_empty(), "{}", broken.join("\n"));
+}
+
+/// Reads a page: its blocks of SQL as one script for psql.
+fn read(text: &str) -> Result<Page, String> {
+    let mut page = Page::default();
+    let (mut role, mut connected) = ("postgres".to_owned(), "postgres".to_owned());
+    let mut skip = false;
+    let mut lines = text.lines();
+    while let Some(line) = lines.next() {
+        if let Some(first) = line.strip_prefix("<!-- test") {
+            let mut directives = vec![first.to_owned()];
+            while !directives.last().unwrap().contains("-->") {
+                directives.push(lines.next().ok_or("a comment without an end")?.to_owned());
+            }
+            for directive in directives.iter().map(|line| line.replace("-->", "").trim().to_owned()) {
+                let (word, rest) = directive.split_once(' ').unwrap_or((&directive, ""));
+                match word {
+                    "" => {}
+                    "as" => role = rest.to_owned(),
+                    "token" => page.tokens.push(token(rest)?),
+                    "before" => page.before.push(rest.to_owned()),
+                    "shows" => page.shows.push(rest.to_owned()),
+                    "skip" if rest.len() > 10 => skip = true,
+                    "elsewhere" => page.elsewhere = Some(rest.to_owned()),
+                    _ => return Err(format!("not a directive, or without a reason: {directive}")),
+                }
+            }
+        } else if line == "```sql" {
+            let block: Vec<&str> = lines.by_ref().take_while(|line| *line != "```").collect();
+            if !std::mem::take(&mut skip) {
+                if role != connected {
+                    page.script += &format!("\\connect - {role}\n");
+                    connected.clone_from(&role);
+                }
+                page.script += &(block.join("\n") + "\n");
+                page.blocks += 1;
+            }
+        } else if line.starts_with("```") {
+            // The end of any other block must not pass for the begin of one.
+            lines.by_ref().find(|line| line.starts_with("```")).ok_or("a block without an end")?;
+        }
+    }
+    if skip { Err("a skip without a block".into()) } else { Ok(page) }
+}
+
+fn token(text: &str) -> Result<(String, String), String> {
+    let mut words = text.split_whitespace();
+    let (Some(name), Some(user), Some(org)) = (words.next(), words.next(), words.next()) else {
+        return Err(format!("token wants a name, a user and an organization or -: {text}"));
+    };
+    let token = if org == "-" { Token::for_user(user) } else { Token::for_member(user, org) };
+    let token =
+        words.filter_map(|word| word.split_once('=')).fold(token, |token, (claim, value)| token.claim(claim, value));
+    Ok((name.to_owned(), token.sign()))
+}
+
+impl Page {
+    fn run(&self) -> Result<(), String> {
+        let database = cluster().database();
+        let mut superuser = database.superuser();
+        superuser.batch_execute(&format!("GRANT CREATE ON DATABASE {} TO ops", database.name)).unwrap();
+        for statement in &self.before {
+            superuser.batch_execute(statement).map_err(|error| format!("{statement}: {error:?}"))?;
+        }
+        let file = cluster().write_file(&format!("{}.sql", database.name), &self.script, 0o644);
+        let usual = ("token".to_owned(), Token::for_member("user_1", "acme").sign());
+        let variables: Vec<String> =
+            [usual].iter().chain(&self.tokens).map(|(name, token)| format!("{name}={token}")).collect();
+        let mut arguments = vec!["-XqAt", "-v", "ON_ERROR_STOP=1", "-d", &database.name, "-f", file.to_str().unwrap()];
+        for variable in &variables {
+            arguments.extend(["-v", variable]);
+        }
+        let output = cluster().client("psql", &arguments);
+        let shown = String::from_utf8_lossy(&output.stdout).into_owned();
+        if !output.status.success() {
+            return Err(String::from_utf8_lossy(&output.stderr).into_owned());
+        }
+        match self.shows.iter().find(|line| !shown.lines().any(|shown| shown == line.as_str())) {
+            Some(missing) => Err(format!("{missing} is not in:\n{shown}")),
+            None => Ok(()),
+        }
+    }
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Everything the tests' sources say.
+fn sources() -> String {
+    let folders = ["tests", "pgrx-tests", "src"];
+    folders
+        .iter()
+        .flat_map(|folder| files(&root().join(folder), "rs"))
+        .map(|file| fs::read_to_string(file).unwrap())
+        .collect()
+}
+
+fn files(folder: &Path, ending: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut folders = vec![folder.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()) {
+            if entry.is_dir() {
+                folders.push(entry);
+            } else if entry.extension().is_some_and(|extension| extension == ending) {
+                found.push(entry);
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+#[test]
+fn a_page_says_how_it_is_run() {
+    let page = read("<!-- test\nas ops\nshows t\nbefore SELECT 1\n-->\n```sql\nSELECT 1;\n```\n<!-- test skip it needs a broker -->\n```sql\nx\n```\n```sh\n```\n<!-- test as app -->\n```sql\nSELECT 2;\n```\n").unwrap();
+    assert_eq!(page.script, "\\connect - ops\nSELECT 1;\n\\connect - app\nSELECT 2;\n");
+    assert_eq!((page.blocks, page.shows.len(), page.before.len()), (2, 1, 1));
+    for wrong in
+        ["<!-- test skip -->\n```sql\n```\n", "<!-- test maybe -->\n", "<!-- test skip a long reason -->\n", "```sh\n"]
+    {
+        assert!(read(wrong).is_err(), "{wrong}");
+    }
+}
+
+#[test]
+fn every_alert_has_a_runbook() {
+    let rules = fs::read_to_string(root().join("monitoring/pg_tenancy.rules.yml")).unwrap();
+    let alerts: Vec<&str> = rules.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")).collect();
+    assert!(alerts.len() >= 8, "{alerts:?}");
+    for alert in &alerts {
+        let page = root().join(format!("docs/runbooks/{alert}.md"));
+        let text = fs::read_to_string(&page).unwrap_or_else(|_| panic!("{alert} has no runbook"));
+        for part in ["## What it means", "## Look", "## Do"] {
+            assert!(text.contains(part), "{alert}: no {part}");
+        }
+        assert!(rules.contains(&format!("/runbooks/{alert}.html\"")), "{alert} has no runbook_url");
+    }
+    let runbooks = files(&root().join("docs/runbooks"), "md").len();
+    assert_eq!(runbooks, alerts.len() + 1, "a runbook of an alert that is gone");
+}
