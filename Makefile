@@ -1,6 +1,6 @@
 # Each target is one line that calls scripts/; each does its own set-up.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test soak lint bench bench-full install fuzz torture test-matrix package package-test freeze
+.PHONY: help setup demo test soak lint bench bench-full install fuzz torture test-matrix package package-test freeze docs
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 12
@@ -37,6 +37,9 @@ bench-full: ## the same, long enough to hold the bars
 
 freeze: ## at a release: keeps its scripts, so that tests hold them unchanged
 	@scripts/freeze.sh
+
+docs: ## the documentation as HTML, in target/docs
+	@scripts/docs.sh
 
 install: ## a release build into the system's server, or the one PG_CONFIG names
 	@PG_CONFIG='$(PG_CONFIG)' scripts/install.sh

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Cluster, Database, Options, cluster, fails_with, refused};
+use common::{Database, cluster, fails_with, refused};
 use postgres::Client;
 
 fn installed() -> Database<'static> {
