@@ -15,7 +15,7 @@
 
 mod common;
 
-use common::{Token, cluster};
+use common::{Token, cluster, psql};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -40,6 +40,7 @@ fn every_block_of_sql_runs() {
             assert!(sources().contains(&format!("fn {test}(")), "{name} is run by {test}, which does not exist");
         } else if page.blocks > 0 {
             run += page.blocks;
+            println!("{name}");
             if let Err(problem) = page.run() {
                 failures.push(format!("{name}: {problem}"));
             }
@@ -137,19 +138,10 @@ impl Page {
         for statement in &self.before {
             superuser.batch_execute(statement).map_err(|error| format!("{statement}: {error:?}"))?;
         }
-        let file = cluster().write_file(&format!("{}.sql", database.name), &self.script, 0o644);
         let usual = ("token".to_owned(), Token::for_member("user_1", "acme").sign());
-        let variables: Vec<String> =
-            [usual].iter().chain(&self.tokens).map(|(name, token)| format!("{name}={token}")).collect();
-        let mut arguments = vec!["-XqAt", "-v", "ON_ERROR_STOP=1", "-d", &database.name, "-f", file.to_str().unwrap()];
-        for variable in &variables {
-            arguments.extend(["-v", variable]);
-        }
-        let output = cluster().client("psql", &arguments);
-        let shown = String::from_utf8_lossy(&output.stdout).into_owned();
-        if !output.status.success() {
-            return Err(String::from_utf8_lossy(&output.stderr).into_owned());
-        }
+        let tokens: Vec<(&str, &str)> =
+            [&usual].into_iter().chain(&self.tokens).map(|(name, token)| (name.as_str(), token.as_str())).collect();
+        let (shown, _) = psql(&database, "postgres", &tokens, &self.script);
         match self.shows.iter().find(|line| !shown.lines().any(|shown| shown == line.as_str())) {
             Some(missing) => Err(format!("{missing} is not in:\n{shown}")),
             None => Ok(()),
