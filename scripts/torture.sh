@@ -5,6 +5,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 export PGT_ROUNDS=${ROUNDS:-20} PGT_SECONDS=3 PGT_SMITH_SECONDS=${SMITH:-600}
 S=faults scripts/test.sh
+S=early_release T=early_release_loses scripts/test.sh
 S=oddities scripts/test.sh
 SANITIZER=address scripts/fuzz.sh "${FUZZ:-60}"
 scripts/valgrind.sh
