@@ -81,7 +81,7 @@ CASES = [
      "bars": [{"ours": "ours", "against": "ours, one by one", "at_least": 5}]},
     {"name": "verify_hs256", "title": "Verification of HS256 tokens never seen before", "clients": 1,
      "variants": [
-         {"name": "ours", "units": 500, "script": "\\set a 500 * random(0, 39)\nSELECT count(*) FILTER (WHERE (tenancy.verify_token(token)).valid) FROM bench.tokens WHERE id >= :a AND id < :a + 500;\n"},
+         {"name": "ours", "units": 500, "script": "\\set a 500 * random(0, 39)\nSELECT count(*) FILTER (WHERE v.valid) FROM bench.tokens AS t, tenancy.verify_token(t.token) AS v WHERE t.id >= :a AND t.id < :a + 500;\n"},
          {"name": "PL/pgSQL over pgcrypto", "units": 500, "script": "\\set a 500 * random(0, 39)\nSELECT count(bench.verify_hs256(token, 'benchmark-secretbenchmark-secret')) FROM bench.tokens WHERE id >= :a AND id < :a + 500;\n"}],
      "bars": [{"ours": "ours", "against": "PL/pgSQL over pgcrypto", "at_least": 10}]},
     {"name": "authenticate_and_read", "title": "authenticate and one indexed read, one transaction", "clients": 1,
