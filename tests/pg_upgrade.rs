@@ -15,6 +15,13 @@ fn programs(wrappers: &Path) -> String {
     program.trim_end_matches("/pg_ctl").to_owned()
 }
 
+/// What pg_upgrade's own logs end with.
+fn last_lines(cluster: &Cluster) -> String {
+    let script = "find \"$1\" -name 'pg_upgrade_dump_*.log' -exec tail -n 12 {} +";
+    let found = Command::new("sh").args(["-c", script, "sh"]).arg(cluster.data()).output().expect("sh runs");
+    String::from_utf8_lossy(&found.stdout).into_owned()
+}
+
 #[test]
 #[ignore = "two versions of the server: make test-matrix"]
 fn a_database_in_use_goes_through_pg_upgrade() {
@@ -38,7 +45,7 @@ fn a_database_in_use_goes_through_pg_upgrade() {
         .output()
         .expect("pg_upgrade runs");
     let said = format!("{}{}", String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));
-    assert!(done.status.success(), "{said}");
+    assert!(done.status.success(), "{said}\n{}", last_lines(&new));
 
     new.resume();
     let upgraded = new.existing(&database.name);
