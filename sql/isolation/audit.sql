@@ -1,27 +1,30 @@
 -- audit_isolation: what is not protected, and why; the same as SARIF for CI.
 
-CREATE FUNCTION tenancy._audit_findings()
+-- What a transaction changed can open holes in a few ways only: with `changed`, only those tables and views are looked at.
+CREATE FUNCTION tenancy._audit_findings(changed oid[] DEFAULT NULL)
 RETURNS TABLE (rule text, severity text, object text, finding text, remedy text, waived_because text)
 LANGUAGE plpgsql STABLE ROWS 50 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
     RETURN QUERY
         SELECT f.rule, coalesce(f.severity, r.severity), f.object, f.finding, f.remedy, e.reason
-          FROM (SELECT * FROM tenancy._audit_protection()
-                UNION ALL SELECT * FROM tenancy._audit_keys()
-                UNION ALL SELECT * FROM tenancy._audit_policies()
-                UNION ALL SELECT * FROM tenancy._audit_views()
-                UNION ALL SELECT * FROM tenancy._audit_functions()
-                UNION ALL SELECT * FROM tenancy._audit_roles()
-                UNION ALL SELECT * FROM tenancy._audit_movement()
-                UNION ALL SELECT * FROM tenancy._audit_server()) f
+          FROM (SELECT * FROM tenancy._audit_protection(_audit_findings.changed)
+                UNION ALL SELECT * FROM tenancy._audit_undone(_audit_findings.changed)
+                UNION ALL SELECT * FROM tenancy._audit_keys(_audit_findings.changed)
+                UNION ALL SELECT * FROM tenancy._audit_policies(_audit_findings.changed)
+                UNION ALL SELECT * FROM tenancy._audit_views(_audit_findings.changed)
+                UNION ALL SELECT * FROM tenancy._audit_functions() WHERE _audit_findings.changed IS NULL
+                UNION ALL SELECT * FROM tenancy._audit_roles() WHERE _audit_findings.changed IS NULL
+                UNION ALL SELECT * FROM tenancy._audit_movement() WHERE _audit_findings.changed IS NULL
+                UNION ALL SELECT * FROM tenancy._audit_server() WHERE _audit_findings.changed IS NULL) f
           JOIN tenancy.audit_rules() r ON r.rule = f.rule
           LEFT JOIN tenancy.isolation_exemptions e
                  ON e.object = f.object AND e.rule = f.rule AND (e.expires_at IS NULL OR e.expires_at > now())
          ORDER BY array_position(ARRAY['error', 'warning', 'info'], coalesce(f.severity, r.severity)), f.rule, f.object;
 END;
 $$;
-COMMENT ON FUNCTION tenancy._audit_findings() IS 'Internal: every finding, with the reason of an exemption that stands.';
+COMMENT ON FUNCTION tenancy._audit_findings(oid[]) IS
+    'Internal: every finding, or those on the changed tables and views, with the reason of an exemption that stands.';
 
 CREATE FUNCTION tenancy.audit_isolation()
 RETURNS TABLE (rule text, severity text, object text, finding text, remedy text)

@@ -1,6 +1,6 @@
 -- The audit, second part: what stands around the protected tables. Views, functions, roles, triggers, the server.
 
-CREATE FUNCTION tenancy._audit_views()
+CREATE FUNCTION tenancy._audit_views(changed oid[] DEFAULT NULL)
 RETURNS TABLE (rule text, severity text, object text, finding text, remedy text)
 LANGUAGE plpgsql STABLE ROWS 20 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -28,13 +28,13 @@ BEGIN
                CASE WHEN v.relkind = 'm' THEN format('it holds rows of %s as its owner saw them', v.bases)
                     WHEN v.unbound THEN format('it reads %s as %I, whom no policy binds', v.bases, v.rolname)
                     ELSE format('it reads %s as %I: policies are those of that role', v.bases, v.rolname) END,
-               CASE WHEN v.relkind = 'm' THEN format('REVOKE ALL ON %s FROM every application role; or a table with a tenant column in its place', v.shown)
+               CASE WHEN v.relkind = 'm' THEN format('DROP MATERIALIZED VIEW %s;  -- or let nobody but its owner read it, and exempt it', v.shown)
                     ELSE format('ALTER VIEW %s SET (security_invoker = true);', v.shown) END
           FROM views v
-         WHERE v.relkind = 'm' OR NOT v.invoker;
+         WHERE (v.relkind = 'm' OR NOT v.invoker) AND ($1 IS NULL OR v.oid = ANY ($1));
 END;
 $$;
-COMMENT ON FUNCTION tenancy._audit_views() IS
+COMMENT ON FUNCTION tenancy._audit_views(oid[]) IS
     'Internal: views over protected tables, also over other views, that run as their owner, and materialized views.';
 
 CREATE FUNCTION tenancy._audit_functions()
@@ -51,7 +51,7 @@ BEGIN
                                 WHERE d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e')
         )
         SELECT 'definer_search_path', NULL, f.shown, 'it runs as its owner and finds names by its caller''s search_path',
-               format('ALTER ROUTINE %s SET search_path = pg_catalog, pg_temp; and qualify every name in it', f.shown)
+               format('ALTER ROUTINE %s SET search_path = pg_catalog, pg_temp;  -- and qualify every name in it', f.shown)
           FROM functions f
          WHERE f.prosecdef AND NOT EXISTS (SELECT FROM unnest(f.proconfig) AS c(setting) WHERE c.setting LIKE 'search\_path=%')
         UNION ALL
@@ -60,7 +60,7 @@ BEGIN
           FROM functions f WHERE f.proleakproof
         UNION ALL
         SELECT 'advisory_lock', NULL, f.shown, 'a key that two tenants can both arrive at makes one wait for the other',
-               'pg_advisory_xact_lock(tenancy.lock_key(name)), whose keys differ from tenant to tenant'
+               '-- in its body: pg_advisory_xact_lock(tenancy.lock_key(name)), whose keys differ from tenant to tenant'
           FROM functions f
          WHERE f.pronamespace IN (SELECT * FROM tenancy._audited_schemas())
            AND f.prosrc ~* 'pg_(try_)?advisory' AND f.prosrc !~* 'tenancy\.lock_key';
@@ -79,8 +79,7 @@ BEGIN
           FROM (SELECT a.role_name::name AS name, a.access = 'application' AS application FROM tenancy.access_grants a
                 UNION ALL
                 SELECT g.rolname, false
-                  FROM tenancy.protected_tables p
-                  JOIN pg_catalog.pg_class c ON c.oid = p.relation
+                  FROM tenancy._protections() p
                  CROSS JOIN LATERAL tenancy._isolation_grants(p.relation) t
                   JOIN pg_catalog.pg_roles g ON g.oid = t.grantee
                  WHERE g.rolname IS DISTINCT FROM p.operator_role) u
@@ -100,7 +99,7 @@ BEGIN
                CASE WHEN b.oid = a.role THEN CASE WHEN b.rolsuper THEN 'it is a superuser' ELSE 'it has BYPASSRLS' END
                     ELSE format('it is a member of %I, whom no policy binds', b.rolname) END,
                CASE WHEN b.oid = a.role THEN format('ALTER ROLE %I NOSUPERUSER NOBYPASSRLS;', a.role_name)
-                    ELSE format('REVOKE %I FROM %I;', b.rolname, a.role_name) END
+                    ELSE tenancy._membership_remedy(a.role, b.oid) END
           FROM tenancy._audited_roles() a
           JOIN pg_catalog.pg_roles b ON (b.rolsuper OR b.rolbypassrls)
                                     AND (b.oid = a.role OR NOT (SELECT s.rolsuper FROM pg_catalog.pg_roles s WHERE s.oid = a.role)
@@ -108,7 +107,8 @@ BEGIN
     RETURN QUERY
         SELECT DISTINCT 'application_owns_table', NULL, format('role %I', a.role_name),
                format('it has the rights of %I, the owner of %s, who can switch row-level security off', o.rolname, t.shown),
-               format('ALTER TABLE %s OWNER TO a role that no application connects as;', t.shown)
+               CASE WHEN a.role = o.oid THEN format('ALTER TABLE %s OWNER TO CURRENT_USER;  -- run as a role that no application connects as', t.shown)
+                    ELSE tenancy._membership_remedy(a.role, o.oid) END
           FROM tenancy._audited_roles() a
          CROSS JOIN tenancy._audited_tables() t
           JOIN pg_catalog.pg_class c ON c.oid = t.relation
@@ -117,7 +117,7 @@ BEGIN
            AND NOT (SELECT s.rolsuper FROM pg_catalog.pg_roles s WHERE s.oid = a.role);
     RETURN QUERY
         SELECT DISTINCT 'application_is_operator', NULL, format('role %I', a.role_name),
-               format('it can become %I, who sees every tenant''s rows of %s', o.rolname, t.shown), format('REVOKE %I FROM %I;', o.rolname, a.role_name)
+               format('it can become %I, who sees every tenant''s rows of %s', o.rolname, t.shown), tenancy._membership_remedy(a.role, o.oid)
           FROM tenancy._audited_roles() a
           JOIN tenancy._audited_tables() t ON t.operator_role IS NOT NULL
           JOIN pg_catalog.pg_roles o ON o.rolname = t.operator_role
@@ -136,13 +136,23 @@ BEGIN
          GROUP BY n.nspname;
     RETURN QUERY
         SELECT 'temporary_tables', NULL, format('database %I', d.datname), 'a temporary table filled for one tenant is there for the next on the same connection',
-               format('REVOKE TEMPORARY ON DATABASE %I FROM PUBLIC; or DISCARD TEMP between tenants', d.datname)
+               format('REVOKE TEMPORARY ON DATABASE %I FROM PUBLIC;  -- tenancy.begin_copy needs it: grant it to roles that load, and DISCARD TEMP between tenants', d.datname)
           FROM pg_catalog.pg_database d
          CROSS JOIN LATERAL aclexplode(coalesce(d.datacl, acldefault('d', d.datdba))) x
          WHERE d.datname = current_database() AND x.grantee = 0 AND x.privilege_type = 'TEMPORARY';
 END;
 $$;
 COMMENT ON FUNCTION tenancy._audit_roles() IS 'Internal: roles with more rights than the policies assume.';
+
+CREATE FUNCTION tenancy._membership_remedy(member oid, role oid) RETURNS text
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT string_agg(format('REVOKE %s FROM %s;', m.roleid::regrole, m.member::regrole), ' ' ORDER BY m.roleid)
+      FROM pg_catalog.pg_auth_members m
+     WHERE m.member = $1 AND (m.roleid = $2 OR pg_has_role(m.roleid, $2, 'MEMBER'));
+$$;
+COMMENT ON FUNCTION tenancy._membership_remedy(oid, oid) IS
+    'Internal: takes from a role the memberships through which, at whatever distance, it can become another.';
 
 CREATE FUNCTION tenancy._audit_movement()
 RETURNS TABLE (rule text, severity text, object text, finding text, remedy text)
@@ -151,25 +161,27 @@ AS $$
 BEGIN
     RETURN QUERY
         SELECT 'published_table', NULL, format('%s/%s', p.pubname, t.shown), 'its subscribers receive every tenant''s rows',
-               format('ALTER PUBLICATION %I DROP TABLE %s; or subscribe only what may see all tenants, and exempt it', p.pubname, t.shown)
+               coalesce((SELECT format('ALTER PUBLICATION %I DROP TABLE %s;', p.pubname, tenancy._relation_name(r.prrelid))
+                           FROM pg_catalog.pg_publication_rel r
+                          WHERE r.prpubid = p.oid AND (r.prrelid = t.relation OR r.prrelid IN (SELECT a.relid FROM pg_partition_ancestors(t.relation) a))
+                          LIMIT 1),
+                        CASE WHEN p.puballtables THEN format('DROP PUBLICATION %I;', p.pubname)
+                             ELSE format('ALTER PUBLICATION %I DROP TABLES IN SCHEMA %I;', p.pubname, n.nspname) END)
+               || '  -- or let only what may see all tenants subscribe, and exempt it'
           FROM tenancy._audited_tables() t
           JOIN pg_catalog.pg_class c ON c.oid = t.relation
           JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-          JOIN pg_catalog.pg_publication_tables p ON p.schemaname = n.nspname AND p.tablename = c.relname;
-    RETURN QUERY
-        SELECT 'foreign_table', NULL, tenancy._relation_name(c.oid), 'the server behind it knows neither identity nor policies of this one',
-               format('REVOKE ALL ON %s FROM every application role; protect the table on its own server', tenancy._relation_name(c.oid))
-          FROM pg_catalog.pg_class c
-         WHERE c.relkind = 'f' AND c.relnamespace IN (SELECT * FROM tenancy._audited_schemas());
+          JOIN pg_catalog.pg_publication_tables s ON s.schemaname = n.nspname AND s.tablename = c.relname
+          JOIN pg_catalog.pg_publication p ON p.pubname = s.pubname;
     RETURN QUERY
         SELECT CASE WHEN g.tgtype & 2 <> 0 THEN 'before_trigger' ELSE 'after_trigger' END, NULL, format('%s/%s', t.shown, g.tgname),
                CASE WHEN g.tgtype & 2 <> 0 THEN format('%s may set %I before WITH CHECK looks at the row', g.tgfoid::regprocedure, t.tenant_column)
                     ELSE format('%s sees each row and may write it elsewhere', g.tgfoid::regprocedure) END,
-               format('read the function; exempt it, or DROP TRIGGER %I ON %s;', g.tgname, t.shown)
+               format('DROP TRIGGER %I ON %s;  -- or read its function, and exempt it', g.tgname, t.shown)
           FROM tenancy._audited_tables() t
           JOIN pg_catalog.pg_trigger g ON g.tgrelid = t.relation AND NOT g.tgisinternal AND g.tgparentid = 0;
     RETURN QUERY
-        SELECT 'rewrite_rule', NULL, format('%s/%s', t.shown, w.rulename), pg_get_ruledef(w.oid), format('DROP RULE %I ON %s;', w.rulename, t.shown)
+        SELECT 'rewrite_rule', NULL, format('%s/%s', t.shown, w.rulename), pg_get_ruledef(w.oid), format('DROP RULE %I ON %s;  -- or read it, and exempt it', w.rulename, t.shown)
           FROM tenancy._audited_tables() t
           JOIN pg_catalog.pg_rewrite w ON w.ev_class = t.relation;
 END;
@@ -183,7 +195,7 @@ LANGUAGE sql STABLE ROWS 5 SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT 'server_version', NULL::text, 'server',
            format('PostgreSQL %s.%s has %s', $1 / 10000, $1 % 10000, string_agg(format('%s (%s)', v.cve, v.what), '; ' ORDER BY v.cve)),
-           format('Update to PostgreSQL %s.%s or later; no dump is needed.', $1 / 10000, max(v.fixed % 10000))
+           format('-- update to PostgreSQL %s.%s or later; no dump is needed', $1 / 10000, max(v.fixed % 10000))
       FROM (VALUES
             ('CVE-2023-2455', 'policies forgotten after inlining', 140008), ('CVE-2023-2455', 'policies forgotten after inlining', 150003),
             ('CVE-2023-39418', 'MERGE passes UPDATE and SELECT policies', 150004),

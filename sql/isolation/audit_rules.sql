@@ -6,7 +6,7 @@ RETURNS TABLE (rule text, severity text, title text, threats integer[])
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 AS $$
 VALUES
-    ('unprotected_table', 'error', 'A table without a tenant floor, in a schema that has protected tables', ARRAY[40]),
+    ('unprotected_table', 'error', 'A table that is not protected, in a schema that has protected tables or is guarded', ARRAY[40]),
     ('rls_disabled', 'error', 'Row-level security is off on a protected table', ARRAY[25, 26]),
     ('force_missing', 'error', 'Row-level security does not bind the owner of a protected table', ARRAY[26]),
     ('floor_missing', 'error', 'The tenant floor of a protected table is gone or changed', ARRAY[25, 39]),
@@ -36,7 +36,7 @@ VALUES
     ('application_owns_table', 'error', 'A role with application access has the rights of a protected table''s owner', ARRAY[26, 27]),
     ('application_is_operator', 'error', 'A role with application access has the rights of a table''s operator role', ARRAY[27]),
     ('published_table', 'warning', 'A publication sends a protected table''s rows without policies', ARRAY[37]),
-    ('foreign_table', 'warning', 'A foreign table beside protected ones: the remote server knows no identity', ARRAY[38]),
+    ('foreign_table', 'error', 'A foreign table beside protected ones: the remote server knows no identity', ARRAY[38]),
     ('before_trigger', 'warning', 'A BEFORE trigger on a protected table can change a row''s tenant', ARRAY[31]),
     ('after_trigger', 'info', 'A trigger on a protected table can copy rows out', ARRAY[32]),
     ('rewrite_rule', 'warning', 'A rule on a protected table can copy or redirect rows', ARRAY[32]),

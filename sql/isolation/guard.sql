@@ -42,7 +42,7 @@ BEGIN
 END;
 $$;
 COMMENT ON FUNCTION tenancy.guard_schema(name, text, name) IS
-$$Watches a schema from now on: a new table or partition, a view over a protected table, a changed policy that would open a hole. mode report: a WARNING as the transaction commits; protect: tables are protected and views made security_invoker at once, what cannot be is refused; refuse: the transaction fails as it commits, unless it closed the hole itself. What tenancy.exempt waives is let through. Returns the mode before, or off. For the extension's owner and superusers.
+$$Watches a schema from now on: a new table or partition, also a foreign one, a view over a protected table, a changed policy that would open a hole. mode report: a WARNING as the transaction commits; protect: tables are protected and views made security_invoker at once, what cannot be is refused; refuse: the transaction fails as it commits, unless it closed the hole itself. What tenancy.exempt waives is let through. Returns the mode before, or off. For the extension's owner and superusers.
 Errors: 22023 invalid_argument, unknown_schema, own_schema. Refused transactions: 42501 reason isolation_guard.$$;
 
 CREATE FUNCTION tenancy.unguard_schema(schema name) RETURNS boolean
@@ -89,7 +89,7 @@ $$;
 COMMENT ON FUNCTION tenancy._guard_of(oid) IS 'Internal: the guard a relation falls under; NULL: none.';
 
 -- A dump restores tables first and policies last: judged in between, every restore would be refused. So a guard belongs
--- to one database, and comes along to another only once all that was protected stands there.
+-- to one database, and comes along to another only once all that was protected stands there and nothing else is open.
 CREATE FUNCTION tenancy._arm_guards() RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
@@ -97,13 +97,15 @@ DECLARE
     here oid := (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = current_database());
 BEGIN
     IF EXISTS (SELECT FROM tenancy.guarded_schemas g WHERE g.database_oid <> here)
-       AND NOT EXISTS (SELECT FROM tenancy._audit_protection() a WHERE a.rule NOT IN ('unprotected_table', 'dangerous_grant', 'guard_not_armed', 'protected_table_gone')) THEN
+       AND NOT EXISTS (SELECT FROM tenancy._audit_undone() a WHERE a.rule <> 'dangerous_grant')
+       -- Whatever was open before it was dumped may yet be altered by the restore.
+       AND NOT EXISTS (SELECT FROM tenancy._audit_findings() a WHERE a.rule = 'unprotected_table' AND a.waived_because IS NULL) THEN
         UPDATE tenancy.guarded_schemas g SET database_oid = here WHERE g.database_oid <> here;
     END IF;
 END;
 $$;
 COMMENT ON FUNCTION tenancy._arm_guards() IS
-    'Internal: arms guards that came with a restored or cloned database, once all its protected tables stand.';
+    'Internal: arms guards that came with a restored or cloned database, once all its protected tables stand and no other is open.';
 
 CREATE FUNCTION tenancy._guard_changed(relation oid) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
@@ -168,12 +170,15 @@ BEGIN
         RETURN;
     END IF;
     PERFORM tenancy._arm_guards();
+    -- ATTACH PARTITION names the parent alone: so whatever is below a changed table has changed.
     FOR changed IN
         SELECT DISTINCT c.oid
           FROM pg_event_trigger_ddl_commands() e
           LEFT JOIN pg_catalog.pg_policy p ON e.classid = 'pg_policy'::regclass AND p.oid = e.objid
-          JOIN pg_catalog.pg_class c ON c.oid = CASE WHEN e.classid = 'pg_class'::regclass THEN e.objid ELSE p.polrelid END
-         WHERE NOT e.in_extension AND c.relkind IN ('r', 'p', 'v', 'm') AND c.relpersistence <> 't'
+         CROSS JOIN LATERAL tenancy._isolation_tree(CASE WHEN e.classid = 'pg_class'::regclass THEN e.objid ELSE p.polrelid END) t
+          JOIN pg_catalog.pg_class c ON c.oid = t.relation
+         WHERE NOT e.in_extension AND c.relkind IN ('r', 'p', 'v', 'm', 'f') AND c.relpersistence <> 't'
+         ORDER BY c.oid
     LOOP
         PERFORM tenancy._guard_changed(changed);
     END LOOP;
@@ -210,8 +215,9 @@ CREATE FUNCTION tenancy._guard_at_commit() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    changed oid[];
-    hole    record;
+    changed   oid[];
+    looked_at oid[];
+    hole      record;
 BEGIN
     WITH done AS (
         DELETE FROM tenancy.guard_pending p WHERE p.transaction_id = pg_current_xact_id() RETURNING p.relation
@@ -221,20 +227,23 @@ BEGIN
         -- An earlier row of this transaction had it judged already.
         RETURN NULL;
     END IF;
+    -- A foreign key of theirs is judged with the table it points at.
+    looked_at := changed || ARRAY(SELECT k.confrelid FROM pg_catalog.pg_constraint k WHERE k.contype = 'f' AND k.conrelid = ANY (changed));
     FOR hole IN
-        SELECT f.rule, f.object, f.finding, f.remedy, g.mode
+        SELECT f.rule, r.title, f.object, f.finding, f.remedy, g.mode
           FROM unnest(changed) AS u(relation)
           JOIN pg_catalog.pg_class c ON c.oid = u.relation
          CROSS JOIN LATERAL tenancy._guard_of(u.relation) g
-          JOIN tenancy._audit_findings() f
+          JOIN tenancy._audit_findings(looked_at) f
             ON f.object = tenancy._relation_name(u.relation) OR starts_with(f.object, tenancy._relation_name(u.relation) || '/')
+          JOIN tenancy.audit_rules() r ON r.rule = f.rule
          WHERE f.waived_because IS NULL AND f.severity = 'error' AND g.mode IS NOT NULL
          ORDER BY g.mode <> 'report' DESC, f.object, f.rule
     LOOP
         IF hole.mode <> 'report' THEN
-            PERFORM tenancy._raise('42501', 'isolation_guard', format('%s would open a hole: %s', hole.object, hole.finding),
-                format('%s  Or, if it is meant: SELECT tenancy.exempt(%L, %L, ''why'');', hole.remedy, hole.object, hole.rule),
-                jsonb_build_object('rule', hole.rule, 'object', hole.object));
+            PERFORM tenancy._raise('42501', 'isolation_guard', format('%s would open a hole: %s', hole.object, hole.title),
+                format(E'%s\nOr, if it is meant: SELECT tenancy.exempt(%L, %L, ''why'');', hole.remedy, hole.object, hole.rule),
+                jsonb_build_object('rule', hole.rule, 'object', hole.object, 'finding', hole.finding));
         END IF;
         RAISE WARNING '% opens a hole (%): %', hole.object, hole.rule, hole.finding USING HINT = hole.remedy;
     END LOOP;
@@ -244,8 +253,9 @@ $$;
 COMMENT ON FUNCTION tenancy._guard_at_commit() IS 'Internal: judges what the transaction changed in guarded schemas.';
 
 CREATE EVENT TRIGGER tenancy_guard ON ddl_command_end
-    WHEN TAG IN ('CREATE TABLE', 'CREATE TABLE AS', 'SELECT INTO', 'ALTER TABLE', 'CREATE VIEW', 'ALTER VIEW',
-                 'CREATE MATERIALIZED VIEW', 'CREATE POLICY', 'ALTER POLICY')
+    WHEN TAG IN ('CREATE TABLE', 'CREATE TABLE AS', 'SELECT INTO', 'ALTER TABLE', 'CREATE SCHEMA', 'CREATE VIEW', 'ALTER VIEW',
+                 'CREATE MATERIALIZED VIEW', 'ALTER MATERIALIZED VIEW', 'CREATE FOREIGN TABLE', 'ALTER FOREIGN TABLE',
+                 'IMPORT FOREIGN SCHEMA', 'CREATE POLICY', 'ALTER POLICY')
     EXECUTE FUNCTION tenancy._guard_ddl();
 COMMENT ON EVENT TRIGGER tenancy_guard IS 'pg_tenancy''s guard against unprotected tables and views; inert until tenancy.guard_schema is called.';
 CREATE EVENT TRIGGER tenancy_guard_drop ON sql_drop

@@ -15,7 +15,7 @@ DECLARE
     pools   text;
 BEGIN
     SELECT array_agg(t.oid), jsonb_object_agg(t.oid::text, t.tenant_column) INTO roots, columns
-      FROM (SELECT c.oid, p.tenant_column FROM tenancy.protected_tables p JOIN pg_catalog.pg_class c ON c.oid = p.relation
+      FROM (SELECT p.relation::oid AS oid, p.tenant_column FROM tenancy._protections() p
             UNION ALL
             SELECT c.oid, a.attname
               FROM pg_catalog.pg_class c
@@ -83,8 +83,10 @@ COMMENT ON FUNCTION tenancy._execute_as_owner(oid, text, text) IS
 COMMENT ON FUNCTION tenancy._rows_as_owner(oid, text, text) IS
     'Internal: reads a query''s rows, one text each, with a table''s owner''s rights; argument is $1.';
 
+-- The same lines whatever the session prints like: days before months, fewer digits, another zone.
 CREATE FUNCTION tenancy.export_tenant(tenant_id text) RETURNS SETOF text
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+SET DateStyle = ISO SET IntervalStyle = postgres SET TimeZone = 'UTC' SET bytea_output = hex SET extra_float_digits = 1
 AS $$
 DECLARE
     held record;
@@ -93,19 +95,21 @@ BEGIN
     PERFORM tenancy._require_id(export_tenant.tenant_id, 'tenant_id');
     PERFORM tenancy._note_action(export_tenant.tenant_id, 'export_tenant');
     FOR held IN
-        SELECT * FROM tenancy._tenant_tables(false) t
+        -- A partition's rows go back in through its parent; a child has columns of its own.
+        SELECT t.relation, t.condition, tenancy._relation_name(CASE WHEN c.relispartition THEN t.root ELSE t.relation END) AS name
+          FROM tenancy._tenant_tables(false) t JOIN pg_catalog.pg_class c ON c.oid = t.relation
          WHERE tenancy._condition_applies(t.condition, export_tenant.tenant_id)
          ORDER BY t.place, t.relation
     LOOP
         RETURN QUERY SELECT r.line FROM tenancy._rows_as_owner(held.relation,
             format('SELECT json_build_object(''table'', %L::text, ''row'', row_to_json(x.*))::text FROM ONLY %s x WHERE %s',
-                   tenancy._relation_name(held.root), tenancy._relation_name(held.relation), held.condition),
+                   held.name, tenancy._relation_name(held.relation), held.condition),
             export_tenant.tenant_id) AS r(line);
     END LOOP;
 END;
 $$;
 COMMENT ON FUNCTION tenancy.export_tenant(text) IS
-$$Every row of a tenant in every protected table, as JSON lines {"table": …, "row": …}, the parents of foreign keys before their children. psql: \copy (SELECT tenancy.export_tenant('…')) TO 'tenant.jsonl'. Noted in tenancy.audit_log.
+$$Every row of a tenant in every protected table, as JSON lines {"table": …, "row": …}, the parents of foreign keys before their children; json_populate_record(NULL::table, row) makes the row again. Call it in REPEATABLE READ for one moment's picture. psql: \copy (SELECT tenancy.export_tenant('…')) TO 'tenant.jsonl'. Noted in tenancy.audit_log.
 Errors: 22023 invalid_argument.$$;
 
 CREATE FUNCTION tenancy.suspend_tenant(tenant_id text, reason text DEFAULT NULL) RETURNS boolean
@@ -121,7 +125,7 @@ BEGIN
 END;
 $$;
 COMMENT ON FUNCTION tenancy.suspend_tenant(text, text) IS
-$$Suspends a registered tenant: from now on nobody is authenticated for it. False where it was suspended already; tenancy.set_tenant_status(…, 'active') takes it up again. Noted in tenancy.audit_log with the reason.
+$$Suspends a registered tenant: from now on nobody is authenticated for it, by token, key or act_as; a transaction that was authenticated before ends as it began. A service that names ids can still settle what is under way (deduct_credits, capture_hold, refund_credits). False where it was suspended already; tenancy.set_tenant_status(…, 'active') takes it up again. Noted in tenancy.audit_log with the reason.
 Errors: PT404 tenant_not_found; 22023 invalid_argument.$$;
 
 -- What somebody would lose. Other domains add a function _obligations_… of their own; this one knows none of them.

@@ -8,9 +8,32 @@ COMMENT ON FUNCTION tenancy._required_check() IS
     'Internal: name of the check constraint that an online protection adds NOT VALID, validates, and drops after SET NOT NULL.';
 
 CREATE FUNCTION tenancy._replacement_name(key_name name) RETURNS name
-LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$ SELECT (left($1::text, 55) || '_tenant')::name $$;
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+AS $$
+    -- 63 bytes are all a name has; long names that begin alike must not meet.
+    SELECT (CASE WHEN octet_length($1::text) <= 56 THEN $1::text
+                ELSE left($1::text, CASE WHEN octet_length($1::text) = length($1::text) THEN 47 ELSE 11 END) || '_' || left(md5($1::text), 8)
+           END || '_tenant')::name;
+$$;
 COMMENT ON FUNCTION tenancy._replacement_name(name) IS
     'Internal: name under which the index or foreign key that will replace another is built.';
+
+-- Found by what it is, whatever its name; one that a constraint owns is not free.
+CREATE FUNCTION tenancy._replacement_index(index_oid oid, tenant_column name, OUT name name, OUT valid boolean)
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT c.relname, i.indisvalid
+      FROM pg_catalog.pg_index old
+      JOIN pg_catalog.pg_index i ON i.indrelid = old.indrelid AND i.indisunique
+      JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid
+     WHERE old.indexrelid = $1
+       AND tenancy._key_columns(i.indexrelid) = quote_ident($2) || ', ' || tenancy._key_columns($1)
+       AND NOT EXISTS (SELECT FROM pg_catalog.pg_constraint k WHERE k.conindid = i.indexrelid AND k.conrelid = i.indrelid AND k.contype IN ('p', 'u', 'x'))
+     ORDER BY i.indisvalid DESC, c.relname
+     LIMIT 1;
+$$;
+COMMENT ON FUNCTION tenancy._replacement_index(oid, name) IS
+    'Internal: the index that stands ready to replace another, with the tenant in front, and whether it is whole; NULL: none yet.';
 
 -- The expression that says whose a row is: given, or looked up in a mapping table.
 CREATE FUNCTION tenancy._backfill_expression(
@@ -164,20 +187,18 @@ BEGIN
         RETURN;
     END IF;
     FOR key IN
-        SELECT u.*, tenancy._replacement_name(u.key_name) AS new_name,
-               format('CREATE UNIQUE INDEX %I ON %s USING btree (', u.key_name, tenancy._relation_name(u.relation)) AS old_start,
-               (SELECT i.indisvalid FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid
-                 WHERE i.indrelid = u.relation AND c.relname = tenancy._replacement_name(u.key_name)) AS built
-          FROM tenancy._unscoped_keys($1, $2) u WHERE u.rewritable
+        SELECT u.*, r.name AS built_name, r.valid AS built
+          FROM tenancy._unscoped_keys($1, $2) u
+          LEFT JOIN LATERAL tenancy._replacement_index(u.index_oid, $2) r ON true
+         WHERE u.rewritable
     LOOP
         IF NOT key.built THEN
             RETURN QUERY VALUES ('unique_index', format('DROP INDEX CONCURRENTLY %I.%I',
-                (SELECT n.nspname FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = key.relation), key.new_name),
+                (SELECT n.nspname FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = key.relation), key.built_name),
                 'SHARE UPDATE EXCLUSIVE; yours to run: it was left half built', true);
         END IF;
         IF key.built IS DISTINCT FROM true THEN
-            RETURN QUERY VALUES ('unique_index', format('CREATE UNIQUE INDEX CONCURRENTLY %I ON %s USING btree (%I, ',
-                key.new_name, tenancy._relation_name(key.relation), $2) || substr(pg_get_indexdef(key.index_oid), length(key.old_start) + 1),
+            RETURN QUERY VALUES ('unique_index', tenancy._tenant_index(key.index_oid, tenancy._replacement_name(key.key_name), $2, true),
                 'SHARE UPDATE EXCLUSIVE; yours to run', true);
         END IF;
     END LOOP;
@@ -200,18 +221,17 @@ BEGIN
             foreign_key.shown, foreign_key.key_name, foreign_key.shown, foreign_key.new_name, foreign_key.key_name), brief, true);
     END LOOP;
     RETURN QUERY
-        SELECT 'swap_key', CASE WHEN u.constraint_oid IS NULL
-               THEN format('DROP INDEX %I.%I; ALTER INDEX %I.%I RENAME TO %I', n.nspname, u.key_name, n.nspname,
-                           tenancy._replacement_name(u.key_name), u.key_name)
+        SELECT 'swap_key', array_to_string(CASE WHEN u.constraint_oid IS NULL
+               THEN format('DROP INDEX %I.%I; ALTER INDEX %I.%I RENAME TO %I', n.nspname, u.key_name, n.nspname, r.new_name, u.key_name)
                ELSE format('ALTER TABLE %s DROP CONSTRAINT %I, ADD CONSTRAINT %I %s USING INDEX %I%s', tenancy._relation_name(u.relation),
-                           u.key_name, u.key_name, CASE k.contype WHEN 'p' THEN 'PRIMARY KEY' ELSE 'UNIQUE' END,
-                           tenancy._replacement_name(u.key_name),
+                           u.key_name, u.key_name, CASE k.contype WHEN 'p' THEN 'PRIMARY KEY' ELSE 'UNIQUE' END, r.new_name,
                            CASE WHEN k.condeferred THEN ' DEFERRABLE INITIALLY DEFERRED' WHEN k.condeferrable THEN ' DEFERRABLE' ELSE '' END)
-               END, brief, true
+               END || tenancy._key_attachments(u.index_oid, u.key_name), '; '), brief, true
           FROM tenancy._unscoped_keys($1, $2) u
           JOIN pg_catalog.pg_class c ON c.oid = u.relation
           JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
           LEFT JOIN pg_catalog.pg_constraint k ON k.oid = u.constraint_oid
+         CROSS JOIN LATERAL (SELECT coalesce((tenancy._replacement_index(u.index_oid, $2)).name, tenancy._replacement_name(u.key_name)) AS new_name) r
          WHERE u.rewritable;
 END;
 $$;

@@ -63,42 +63,48 @@ COMMENT ON FUNCTION tenancy._column_statements(regclass, name) IS
 -- Users' own operators (LIKE, say) are not leakproof and run after the policy: only an index that leads with the
 -- tenant keeps them from a scan of everybody's rows.
 CREATE FUNCTION tenancy._leads_with(relation regclass, tenant_column name) RETURNS boolean
-LANGUAGE sql STABLE STRICT SET search_path = pg_catalog, pg_temp
+LANGUAGE plpgsql STABLE STRICT SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT EXISTS (
-        SELECT FROM pg_catalog.pg_index i
-          JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid
-          JOIN pg_catalog.pg_am m ON m.oid = c.relam
-          JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0]
-         WHERE i.indrelid = $1 AND a.attname = $2
-           AND m.amname = 'btree' AND i.indisvalid AND i.indpred IS NULL);
+BEGIN
+    RETURN (
+        SELECT EXISTS (
+            SELECT FROM pg_catalog.pg_index i
+              JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid
+              JOIN pg_catalog.pg_am m ON m.oid = c.relam
+              JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0]
+             WHERE i.indrelid = $1 AND a.attname = $2
+               AND m.amname = 'btree' AND i.indisvalid AND i.indpred IS NULL));
+END;
 $$;
 COMMENT ON FUNCTION tenancy._leads_with(regclass, name) IS
     'Internal: whether a valid, complete btree index of the table begins with that column.';
 
 CREATE FUNCTION tenancy._index_statements(root regclass, tenant_column name, composite_keys boolean)
 RETURNS TABLE (step text, relation regclass, statement text)
-LANGUAGE sql STABLE ROWS 5 SET search_path = pg_catalog, pg_temp
+LANGUAGE plpgsql STABLE ROWS 5 SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT 'index', t.relation,
-           format('CREATE INDEX ON %s (%s)', tenancy._relation_name(t.relation),
-                  concat_ws(', ', quote_ident($2), (
-                      SELECT string_agg(quote_ident(a.attname), ', ' ORDER BY k.ord)
-                        FROM pg_catalog.pg_index i
-                       CROSS JOIN LATERAL unnest(i.indkey) WITH ORDINALITY AS k(attnum, ord)
-                        JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
-                       WHERE i.indrelid = t.relation AND i.indisprimary AND k.ord <= 4
-                         AND a.attname <> $2)))
-      FROM tenancy._isolation_tree($1) t
-      JOIN pg_catalog.pg_class c ON c.oid = t.relation
-     WHERE NOT tenancy._leads_with(t.relation, $2)
-       -- A key that is about to carry the tenant leads with it.
-       AND NOT ($3 AND EXISTS (SELECT FROM tenancy._unscoped_keys(t.relation, $2) k
-                                WHERE k.relation = t.relation AND k.rewritable
-                                  AND (SELECT i.indpred IS NULL FROM pg_catalog.pg_index i WHERE i.indexrelid = k.index_oid)))
-       -- An index of a partitioned table has a part in each partition.
-       AND NOT (c.relispartition AND t.relation <> $1)
-     ORDER BY t.depth, t.relation;
+BEGIN
+    RETURN QUERY
+        SELECT 'index', t.relation,
+               format('CREATE INDEX ON %s (%s)', tenancy._relation_name(t.relation),
+                      concat_ws(', ', quote_ident($2), (
+                          SELECT string_agg(quote_ident(a.attname), ', ' ORDER BY k.ord)
+                            FROM pg_catalog.pg_index i
+                           CROSS JOIN LATERAL unnest(i.indkey) WITH ORDINALITY AS k(attnum, ord)
+                            JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
+                           WHERE i.indrelid = t.relation AND i.indisprimary AND k.ord <= 4
+                             AND a.attname <> $2)))
+          FROM tenancy._isolation_tree($1) t
+          JOIN pg_catalog.pg_class c ON c.oid = t.relation
+         WHERE NOT tenancy._leads_with(t.relation, $2)
+           -- A key that is about to carry the tenant leads with it.
+           AND NOT ($3 AND EXISTS (SELECT FROM tenancy._unscoped_keys(t.relation, $2) k
+                                    WHERE k.relation = t.relation AND k.rewritable
+                                      AND (SELECT i.indpred IS NULL FROM pg_catalog.pg_index i WHERE i.indexrelid = k.index_oid)))
+           -- An index of a partitioned table has a part in each partition.
+           AND NOT (c.relispartition AND t.relation <> $1)
+         ORDER BY t.depth, t.relation;
+END;
 $$;
 COMMENT ON FUNCTION tenancy._index_statements(regclass, name, boolean) IS
     'Internal: an index that leads with the tenant, for each table of the tree that has none.';
@@ -164,16 +170,19 @@ COMMENT ON FUNCTION tenancy._policy_statements(regclass, name, name, name) IS
 -- TRUNCATE ignores policies; REFERENCES tells which keys exist; TRIGGER runs the grantee's code on everyone's rows.
 CREATE FUNCTION tenancy._revoke_statements(root regclass, operator_role name)
 RETURNS TABLE (step text, relation regclass, statement text)
-LANGUAGE sql STABLE ROWS 5 SET search_path = pg_catalog, pg_temp
+LANGUAGE plpgsql STABLE ROWS 5 SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT 'revoke', g.relation,
-           format('REVOKE TRUNCATE, REFERENCES, TRIGGER ON %s FROM %s CASCADE', tenancy._relation_name(g.relation),
-                             coalesce(quote_ident(r.rolname), 'PUBLIC'))
-      FROM tenancy._isolation_grants($1) g
-      LEFT JOIN pg_catalog.pg_roles r ON r.oid = g.grantee
-     WHERE g.privileges && ARRAY['TRUNCATE', 'REFERENCES', 'TRIGGER']
-       AND r.rolname IS DISTINCT FROM $2
-     ORDER BY g.relation, r.rolname;
+BEGIN
+    RETURN QUERY
+        SELECT 'revoke', g.relation,
+               format('REVOKE TRUNCATE, REFERENCES, TRIGGER ON %s FROM %s CASCADE', tenancy._relation_name(g.relation),
+                                 coalesce(quote_ident(r.rolname), 'PUBLIC'))
+          FROM tenancy._isolation_grants($1) g
+          LEFT JOIN pg_catalog.pg_roles r ON r.oid = g.grantee
+         WHERE g.privileges && ARRAY['TRUNCATE', 'REFERENCES', 'TRIGGER']
+           AND (g.grantee = 0 OR r.rolname IS DISTINCT FROM $2)
+         ORDER BY g.relation, r.rolname;
+END;
 $$;
 COMMENT ON FUNCTION tenancy._revoke_statements(regclass, name) IS
     'Internal: takes TRUNCATE, REFERENCES and TRIGGER from every role but the owner and the operator role.';

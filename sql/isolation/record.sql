@@ -2,6 +2,52 @@
 -- write, so these few functions run as the extension's owner. They believe nothing they are told: a row is written only
 -- when the catalogs show that very protection, and taken away only under a policy that only the table's owner can make.
 
+-- What is recorded, in the names of today: a policy follows a renamed column or role, and so do we.
+CREATE FUNCTION tenancy._protections(root regclass DEFAULT NULL)
+RETURNS TABLE (relation regclass, tenant_column name, org_column name, operator_role name)
+LANGUAGE plpgsql STABLE ROWS 20 SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    RETURN QUERY
+        SELECT p.relation,
+               CASE WHEN a.attname IS NULL THEN coalesce(tenancy._policy_column(p.relation, 'tenancy_floor', ''), p.tenant_column)
+                    ELSE p.tenant_column END,
+               CASE WHEN p.org_column IS NOT NULL AND o.attname IS NULL
+                    THEN coalesce(tenancy._policy_column(p.relation, 'tenancy_access',
+                             CASE WHEN a.attname IS NULL THEN tenancy._policy_column(p.relation, 'tenancy_floor', '') ELSE p.tenant_column END), p.org_column)
+                    ELSE p.org_column END,
+               CASE WHEN p.operator_role IS NOT NULL AND r.rolname IS NULL
+                    THEN coalesce((SELECT n.rolname FROM pg_catalog.pg_policy y JOIN pg_catalog.pg_roles n ON y.polroles = ARRAY[n.oid]
+                                    WHERE y.polrelid = p.relation AND y.polname = 'tenancy_operator'), p.operator_role)
+                    ELSE p.operator_role END
+          FROM tenancy.protected_tables p
+          JOIN pg_catalog.pg_class c ON c.oid = p.relation
+          LEFT JOIN pg_catalog.pg_attribute a ON a.attrelid = p.relation AND a.attname = p.tenant_column AND NOT a.attisdropped
+          LEFT JOIN pg_catalog.pg_attribute o ON o.attrelid = p.relation AND o.attname = p.org_column AND NOT o.attisdropped
+          LEFT JOIN pg_catalog.pg_roles r ON r.rolname = p.operator_role
+         WHERE $1 IS NULL OR p.relation = $1;
+END;
+$$;
+COMMENT ON FUNCTION tenancy._protections(regclass) IS
+    'Internal: the recorded tables that exist, or one of them, each with its tenant column, organization column and operator role as they are called now.';
+
+CREATE FUNCTION tenancy._policy_column(relation oid, policy name, other_than name) RETURNS name
+LANGUAGE plpgsql STABLE STRICT SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    RETURN (
+        SELECT min(a.attname::text)::name
+          FROM pg_catalog.pg_policy p
+          JOIN pg_catalog.pg_depend d ON d.classid = 'pg_policy'::regclass AND d.objid = p.oid
+                                     AND d.refclassid = 'pg_class'::regclass AND d.refobjid = p.polrelid AND d.refobjsubid > 0
+          JOIN pg_catalog.pg_attribute a ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid
+         WHERE p.polrelid = $1 AND p.polname = $2 AND a.attname <> $3
+        HAVING count(DISTINCT a.attname) = 1);
+END;
+$$;
+COMMENT ON FUNCTION tenancy._policy_column(oid, name, name) IS
+    'Internal: the one column that a policy looks at, but for other_than; NULL where it is none or several.';
+
 CREATE FUNCTION tenancy._protection_of(table_name regclass)
 RETURNS TABLE (tenant_column name, org_column name, operator_role name)
 LANGUAGE plpgsql STABLE SECURITY DEFINER ROWS 1 SET search_path = pg_catalog, pg_temp
@@ -18,7 +64,8 @@ BEGIN
         )
         SELECT t.tenant_column, t.org_column, t.operator_role
           FROM up u
-          JOIN tenancy.protected_tables t ON t.relation = u.relation
+          JOIN tenancy.protected_tables p ON p.relation = u.relation
+         CROSS JOIN LATERAL tenancy._protections(p.relation) t
          ORDER BY u.height
          LIMIT 1;
 END;

@@ -1,6 +1,7 @@
 //! Isolation, seen from outside: real connections as ordinary roles.
 
 mod audit;
+mod audit_rules;
 #[path = "../common/mod.rs"]
 mod common;
 mod composite_keys;
@@ -17,6 +18,8 @@ mod parts;
 mod plans;
 mod protect;
 mod refusals;
+mod sarif;
+mod structures;
 mod threats_around;
 mod threats_rows;
 mod threats_sessions;

@@ -66,7 +66,7 @@ fn an_export_is_every_row_of_the_tenant_and_of_no_other_parents_first() {
     let last = |table: &str| lines.iter().rposition(|line| line["table"] == table).unwrap();
     assert!(last("shop.authors") < first("shop.books") && last("shop.books") < first("shop.pages"));
     assert!(
-        lines.contains(&json!({"table": "shop.things", "row": {"id": 3, "tenant_id": "tenant-a", "size": 7}})),
+        lines.contains(&json!({"table": "shop.big_things", "row": {"id": 3, "tenant_id": "tenant-a", "size": 7}})),
         "a child's own columns too"
     );
     assert_eq!(export(&mut ops, UUID[0]), [json!({"table": "shop.by_uuid", "row": {"id": 1, "tenant_id": UUID[0]}})]);
@@ -75,6 +75,50 @@ fn an_export_is_every_row_of_the_tenant_and_of_no_other_parents_first() {
     let noted = "SELECT string_agg(action || ' ' || actor, ',') FROM tenancy.audit_log WHERE tenant_id = 'tenant-a'";
     assert_eq!(value(&mut database.superuser(), noted), "export_tenant ops");
     refused(ops.query("SELECT tenancy.export_tenant('')", &[]), "22023", "invalid_argument");
+}
+
+/// Whatever the columns hold comes back from the lines, in the order they come in.
+#[test]
+fn an_export_goes_back_in() {
+    let tables = "
+        CREATE TABLE shop.authors (id bigint PRIMARY KEY, tenant_id text, at timestamptz, score float8, exact numeric, raw bytea, more jsonb, words text[],
+                                   span tstzrange, made bigint GENERATED ALWAYS AS IDENTITY, pair shop.pair);
+        CREATE TABLE shop.books (id bigint PRIMARY KEY, tenant_id text, author bigint REFERENCES shop.authors, mark char(3)) PARTITION BY HASH (id);
+        CREATE TABLE shop.books_1 PARTITION OF shop.books FOR VALUES WITH (MODULUS 1, REMAINDER 0);
+        CREATE TABLE shop.\"od d\" (\"Co'l\" text, tenant_id text); CREATE TABLE shop.kid (extra date) INHERITS (shop.\"od d\");";
+    let protect = "SELECT tenancy.protect_table('shop.books', composite_keys => true); SELECT tenancy.protect_table('shop.authors', composite_keys => true);
+                   SELECT tenancy.protect_table('shop.\"od d\"')";
+    let databases = [shop(), shop()];
+    let [mut from, mut to] = databases.each_ref().map(|database| database.connect("ops"));
+    for client in [&mut from, &mut to] {
+        client.batch_execute("CREATE TYPE shop.pair AS (a int, b text)").unwrap();
+        client.batch_execute(&format!("{tables} {protect}")).unwrap();
+    }
+    databases[0]
+        .superuser()
+        .batch_execute(
+            "INSERT INTO shop.authors VALUES (9007199254740993, 'tenant-a', 'infinity', 0.1::float8 + 0.2::float8, 'NaN', '\\x00ff5c', '{\"a\": [null, \"ö\\n\"]}', '{a,NULL,\"b,\\\"c\"}',
+                                              '[2026-01-01 00:00:00.123456+00,)', DEFAULT, (1, 'x,\"y')),
+                                         (2, 'tenant-a', NULL, 'Infinity', 1e30, '', 'null', '{}', 'empty', DEFAULT, NULL), (3, 'tenant-b', now(), 1, 1, '', '{}', '{}', 'empty', DEFAULT, NULL);
+             INSERT INTO shop.books VALUES (1, 'tenant-a', 2, 'a'), (2, 'tenant-a', 9007199254740993, NULL), (3, 'tenant-b', 3, 'b');
+             INSERT INTO shop.\"od d\" VALUES ('x', 'tenant-a'); INSERT INTO shop.kid VALUES ('y', 'tenant-a', '2026-02-28')",
+        )
+        .unwrap();
+    from.batch_execute("SET extra_float_digits = -5; SET DateStyle = 'German, DMY'; SET IntervalStyle = sql_standard; SET bytea_output = escape; SET TimeZone = 'Asia/Kolkata'").unwrap();
+    let lines = column(&mut from, "SELECT tenancy.export_tenant('tenant-a')");
+    assert_eq!(lines.len(), 6, "{lines:#?}");
+    let mut loader = databases[1].superuser();
+    for line in &lines {
+        let parsed: Value = serde_json::from_str(line).unwrap();
+        let table = parsed["table"].as_str().unwrap();
+        // The text as it came: a number in it may be larger than a reader of JSON keeps.
+        let statement = format!("INSERT INTO {table} OVERRIDING SYSTEM VALUE SELECT * FROM json_populate_record(NULL::{table}, $1::text::json -> 'row')");
+        assert_eq!(loader.execute(&statement, &[line]).unwrap_or_else(|error| panic!("{line}: {error:?}")), 1);
+    }
+    assert_eq!(column(&mut to, "SELECT tenancy.export_tenant('tenant-a')"), lines);
+    let digest = "SELECT md5(string_agg(t::text, '|' ORDER BY id)) FROM shop.authors t WHERE tenant_id = 'tenant-a' AND id = 9007199254740993";
+    let [one, two] = databases.each_ref().map(|database| value(&mut database.superuser(), digest));
+    assert_eq!(one, two);
 }
 
 #[test]
@@ -100,9 +144,33 @@ fn a_suspended_tenant_lets_nobody_in() {
     assert_eq!(value(&mut ops, "SELECT tenancy.suspend_tenant('tenant-a', 'unpaid')::text"), "false");
     fails_with(app.query("SELECT tenancy.authenticate($1)", &[&token_of("tenant-a")]), "PT403");
     as_tenant(&mut app, "tenant-b", |_| ());
+    let mut svc = database.connect("svc");
+    for who in ["'user-a', 'org-a'", "'somebody', tenant_id => 'tenant-a'"] {
+        fails_with(svc.query(&format!("SELECT tenancy.act_as({who})"), &[]), "PT403");
+    }
     let noted = "SELECT action || ' ' || reason FROM tenancy.audit_log WHERE tenant_id = 'tenant-a'";
     assert_eq!(column(&mut database.superuser(), noted), ["suspend_tenant unpaid"]);
     refused(ops.query("SELECT tenancy.suspend_tenant('nobody')", &[]), "PT404", "tenant_not_found");
+}
+
+#[test]
+fn who_was_in_before_the_suspension_ends_as_it_began_and_a_service_may_settle() {
+    let database = furnished();
+    let mut ops = database.connect("ops");
+    ops.batch_execute("SELECT tenancy.set_subscription('org-a', 'team', 'active', 5); SELECT tenancy.assign_seat('org-a', 'user-a'); SELECT tenancy.grant_credits(50, org_id => 'org-a')")
+        .unwrap();
+    let mut svc = database.connect("svc");
+    let hold = value(&mut svc, "SELECT tenancy.hold_credits('user-a', 20, 'org-a')::text");
+    ops.batch_execute("GRANT SELECT ON shop.things TO app").unwrap();
+    let mut app = database.connect("app");
+    as_tenant(&mut app, "tenant-a", |tx| {
+        ops.batch_execute("SELECT tenancy.suspend_tenant('tenant-a')").unwrap();
+        assert_eq!(column(tx, "SELECT id::text FROM shop.things"), ["1", "3"], "its transaction sees what it saw");
+    });
+    assert!(column(&mut app, "SELECT id::text FROM shop.things").is_empty());
+    svc.batch_execute(&format!("SELECT tenancy.capture_hold('{hold}', 5); SELECT tenancy.deduct_credits('user-a', 1, 'org-a')")).unwrap();
+    let settled = value(&mut ops, "SELECT available::text FROM tenancy.credit_balance(org_id => 'org-a')");
+    assert_eq!(settled, "44.000000");
 }
 
 #[test]
