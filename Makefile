@@ -1,6 +1,6 @@
 # Each target is one line that calls scripts/; each does its own set-up.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test soak lint bench bench-full install fuzz torture test-matrix package package-test freeze docs
+.PHONY: help setup demo test soak soak-ledger soak-online lint bench bench-full install fuzz torture test-matrix package package-test freeze docs
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 12
@@ -14,8 +14,13 @@ demo: ## the whole story in a private Postgres; KEEP=1 leaves it up and says how
 test: ## every test; T=name: those whose name contains it; S=lib or S=file: one suite only
 	@T='$(T)' S='$(S)' scripts/test.sh
 
-soak: ## the ledger against its model for a long run; PGT_OPERATIONS and PGT_SEED as in make test
+soak: soak-ledger soak-online ## the ledger against its model, a million operations; a million rows protected under load
+
+soak-ledger: ## PGT_OPERATIONS and PGT_SEED as in make test
 	@PGT_OPERATIONS=$${PGT_OPERATIONS:-1000000} T=random_operations_agree_with_the_model scripts/test.sh
+
+soak-online: ## while clients read and write, interrupted twice, the longest stall printed; PGT_ONLINE_ROWS=n: another size
+	@PGT_ONLINE_ROWS=$${PGT_ONLINE_ROWS:-1000000} S=isolation T=while_clients SHOW=1 scripts/test.sh
 
 torture: ## faults under load, made-up statements, fuzzing: an hour; ROUNDS=n, SMITH=seconds, FUZZ=seconds
 	@ROUNDS='$(ROUNDS)' SMITH='$(SMITH)' FUZZ='$(FUZZ)' scripts/torture.sh

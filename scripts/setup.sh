@@ -4,7 +4,7 @@
 # shellcheck source=scripts/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
-PACKAGES="postgresql-15 postgresql-server-dev-15 gcc libc6-dev pkg-config libssl-dev make openssl postgresql-15-wal2json sqlsmith"
+PACKAGES="postgresql-15 postgresql-server-dev-15 gcc libc6-dev pkg-config libssl-dev make openssl postgresql-15-wal2json postgresql-15-pgtap sqlsmith"
 if [ -n "${PGT_WITH_LINTERS:-}" ]; then PACKAGES="$PACKAGES shellcheck"; fi
 if [ -n "${PGT_WITH_PACKAGERS:-}" ]; then PACKAGES="$PACKAGES dpkg-dev lintian binutils xz-utils"; fi
 if [ -n "${PGT_WITH_VALGRIND:-}" ]; then PACKAGES="$PACKAGES valgrind"; fi
@@ -70,7 +70,7 @@ install_cargo_pgrx() {
 # The server's programs resolve symbolic links before they look for their files, so bin/ is copied; the rest is linked.
 copy_server_tree() {
     local stamp lib=$PGT_RUN/usr/lib/postgresql/$PGT_PG_MAJOR share=$PGT_RUN/usr/share/postgresql/$PGT_PG_MAJOR
-    stamp="$PGT_RUN $(stat -c '%Y %s' "$PGT_SYSTEM_LIB/bin/postgres" "$PGT_SYSTEM_LIB/lib" "$PGT_SYSTEM_SHARE/postgres.bki" | tr '\n' ' ')"
+    stamp="$PGT_RUN $(stat -c '%Y %s' "$PGT_SYSTEM_LIB/bin/postgres" "$PGT_SYSTEM_LIB/lib" "$PGT_SYSTEM_SHARE/postgres.bki" "$PGT_SYSTEM_SHARE/extension" | tr '\n' ' ')"
     if [ "$(cat "$PGT_RUN/stamp" 2>/dev/null)" != "$stamp" ]; then
         step "Copying the server tree to $PGT_RUN"
         rm -rf "$PGT_RUN"

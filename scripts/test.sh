@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Runs every test: unit and in-database (cargo test --lib), then from outside (tests/*.rs).
 # PGT_PG_MAJOR=16: on another version of the server. IGNORED=1: only the tests that need a second one beside it.
-# T=name runs only the tests whose name contains it; S=lib only the first kind, S=file only those of tests/file.rs.
+# T=name runs only the tests whose name contains it; S=lib only the first kind, S=file only those of tests/file.rs;
+# SHOW=1 shows what passing tests print: seeds, counts, the longest stall.
 # shellcheck source=scripts/setup.sh
 . "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 
@@ -24,7 +25,7 @@ run_tests() {
     step "$title"
     printf '## %s\n' "$title" >>"$LOG"
     # No descriptor of the lock goes to cargo: a server that outlives a run must not hold it.
-    if ! "$@" ${FILTER:+"$FILTER"} 9>&- 2>&1 | tee -a "$LOG"; then STATUS=1; fi
+    if ! "$@" ${FILTER:+"$FILTER"} ${SHOW:+-- --nocapture} 9>&- 2>&1 | tee -a "$LOG"; then STATUS=1; fi
 }
 
 if [ -z "$SUITE" ] || [ "$SUITE" = lib ]; then

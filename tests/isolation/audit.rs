@@ -125,4 +125,3 @@ fn bad_exemptions_are_refused() {
         fails_with(app.query(&format!("SELECT tenancy.{call}"), &[]), "42501");
     }
 }
-

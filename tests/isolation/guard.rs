@@ -84,11 +84,11 @@ const HOLES_THAT_STAY: &[(&str, &str)] = &[
     ("CREATE MATERIALIZED VIEW shop.kept AS SELECT * FROM shop.essays", "materialized_view"),
     ("CREATE MATERIALIZED VIEW aside.kept AS SELECT * FROM shop.essays", "materialized_view"),
     ("CREATE FOREIGN TABLE shop.far (id int) SERVER nowhere", "foreign_table"),
-    ("CREATE FOREIGN TABLE aside.far (id int) SERVER nowhere; ALTER FOREIGN TABLE aside.far SET SCHEMA shop", "foreign_table"),
     (
-        "CREATE POLICY mine ON shop.essays USING (tenant_id = current_setting('app.tenant'))",
-        "policy_reads_setting",
+        "CREATE FOREIGN TABLE aside.far (id int) SERVER nowhere; ALTER FOREIGN TABLE aside.far SET SCHEMA shop",
+        "foreign_table",
     ),
+    ("CREATE POLICY mine ON shop.essays USING (tenant_id = current_setting('app.tenant'))", "policy_reads_setting"),
 ];
 
 /// Views, which mode protect makes their caller's.
@@ -117,11 +117,19 @@ fn refuse_lets_no_transaction_commit_that_opens_a_hole() {
         assert!(error.detail().unwrap().contains(rule), "{statement}: {error:?}");
         assert!(error.hint().unwrap().contains("tenancy.exempt("), "{statement}: {error:?}");
         client.batch_execute("DROP VIEW IF EXISTS shop.seen, aside.seen, aside.inner_one").unwrap_or_default();
-        client.batch_execute("DROP TABLE IF EXISTS aside.fresh, aside.events_3, aside.events_4, aside.late_heir").unwrap_or_default();
+        client
+            .batch_execute("DROP TABLE IF EXISTS aside.fresh, aside.events_3, aside.events_4, aside.late_heir")
+            .unwrap_or_default();
         client.batch_execute("DROP FOREIGN TABLE IF EXISTS aside.far").unwrap_or_default();
     }
     let mut ops = database.connect("ops");
-    assert_eq!(value(&mut ops, "SELECT count(*)::text FROM pg_class WHERE relname ~ '^(fresh|events_|far|seen|heir|kept)' AND relkind <> 'i' AND relkind <> 'I'"), "0");
+    assert_eq!(
+        value(
+            &mut ops,
+            "SELECT count(*)::text FROM pg_class WHERE relname ~ '^(fresh|events_|far|seen|heir|kept)' AND relkind <> 'i' AND relkind <> 'I'"
+        ),
+        "0"
+    );
     assert_eq!(value(&mut database.superuser(), "SELECT count(*)::text FROM tenancy.guard_pending"), "0");
 }
 
@@ -173,7 +181,8 @@ fn protect_closes_the_hole_at_once() {
     // The superuser's own view would show everything.
     for statement in VIEWS {
         superuser.batch_execute(statement).unwrap();
-        let invokers = "SELECT bool_and('security_invoker=true' = ANY (reloptions))::text FROM pg_class WHERE relname = 'seen'";
+        let invokers =
+            "SELECT bool_and('security_invoker=true' = ANY (reloptions))::text FROM pg_class WHERE relname = 'seen'";
         assert_eq!(value(&mut superuser, invokers), "true", "{statement}");
         superuser.batch_execute("DROP VIEW IF EXISTS shop.seen, aside.seen, aside.inner_one, beside.seen; DROP SCHEMA IF EXISTS beside CASCADE").unwrap_or_default();
     }

@@ -6,7 +6,7 @@
 use crate::common::{Database, Token};
 use crate::world::{BIGINT, TEXT, UUID, shop, token_of};
 use postgres::{Client, Transaction};
-use std::io::Read;
+use std::io::{Read, Write};
 
 /// How a table stands: its name to reach it by, and the table that is protected.
 const SHAPES: [(&str, &str); 5] = [
@@ -316,6 +316,9 @@ fn isolation_matrix() {
     let mut app = connect(&database, "app");
     let mut svc = connect(&database, "svc");
     let mut cases = 0;
+    for target in &targets {
+        assert_parallel(&mut app, target);
+    }
 
     for who in EVERYBODY {
         for target in &targets {
@@ -372,13 +375,14 @@ fn isolation_matrix() {
                 );
             }
             copies(client, target, who);
-            cases += 2;
+            target.furnish(&mut superuser);
+            cases += 3;
         }
     }
     println!(
         "isolation matrix: {} tables × {} ways × {} identities, {cases} cases",
         targets.len(),
-        WAYS.len() + 2,
+        WAYS.len() + 3,
         EVERYBODY.len()
     );
 }
@@ -400,4 +404,37 @@ fn copies(client: &mut Client, target: &Target, who: Who) {
     // In the simple protocol the server refuses before it asks for rows.
     let refused = walk(&mut transaction, &statement);
     assert!(refused[0].starts_with("0A000"), "{refused:?}");
+    transaction.rollback().unwrap();
+
+    // Through a staging table, with a row for the other tenant in the file, and then without.
+    let you = target.tenants[1 - who.tenant().unwrap_or(0)];
+    for (rows, works) in
+        [(format!("100\t{you}\n"), false), (format!("101\t{}\n", target.tenants[who.tenant().unwrap_or(0)]), true)]
+    {
+        let mut transaction = client.transaction().unwrap();
+        who.begin(&mut transaction, target.tenants);
+        let begun =
+            walk(&mut transaction, &format!("SELECT tenancy.begin_copy('{}', '{{id,tenant_id}}')", target.name));
+        if who.tenant().is_none() {
+            assert!(begun[0].starts_with("PT401"), "{who:?} {begun:?}");
+            return;
+        }
+        let mut writer = transaction.copy_in(&begun[0]).unwrap();
+        writer.write_all(rows.as_bytes()).unwrap();
+        writer.finish().unwrap();
+        let ended = walk(&mut transaction, &format!("SELECT tenancy.end_copy('{}')", target.name));
+        assert_eq!(ended[0] == "1", works, "{who:?} on {}: {ended:?}", target.name);
+        assert!(works || ended[0].starts_with("42501"), "{who:?} on {}: {ended:?}", target.name);
+        Case { target, who, way: "copy in", outcome: ended }.judge();
+    }
+}
+
+/// The way called parallel is one: each table's plan has workers in it.
+fn assert_parallel(client: &mut Client, target: &Target) {
+    let (_, way) = WAYS.iter().find(|(name, _)| *name == "parallel").unwrap();
+    let mut transaction = client.transaction().unwrap();
+    Who::A.begin(&mut transaction, target.tenants);
+    let explained = statement(target, &way.replace("SELECT note", "EXPLAIN SELECT note"), Who::A, 1);
+    let plan = walk(&mut transaction, &explained).join("\n");
+    assert!(plan.contains("Gather") && plan.contains("Parallel"), "{}: {plan}", target.name);
 }

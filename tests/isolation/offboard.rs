@@ -112,7 +112,9 @@ fn an_export_goes_back_in() {
         let parsed: Value = serde_json::from_str(line).unwrap();
         let table = parsed["table"].as_str().unwrap();
         // The text as it came: a number in it may be larger than a reader of JSON keeps.
-        let statement = format!("INSERT INTO {table} OVERRIDING SYSTEM VALUE SELECT * FROM json_populate_record(NULL::{table}, $1::text::json -> 'row')");
+        let statement = format!(
+            "INSERT INTO {table} OVERRIDING SYSTEM VALUE SELECT * FROM json_populate_record(NULL::{table}, $1::text::json -> 'row')"
+        );
         assert_eq!(loader.execute(&statement, &[line]).unwrap_or_else(|error| panic!("{line}: {error:?}")), 1);
     }
     assert_eq!(column(&mut to, "SELECT tenancy.export_tenant('tenant-a')"), lines);
@@ -168,7 +170,10 @@ fn who_was_in_before_the_suspension_ends_as_it_began_and_a_service_may_settle() 
         assert_eq!(column(tx, "SELECT id::text FROM shop.things"), ["1", "3"], "its transaction sees what it saw");
     });
     assert!(column(&mut app, "SELECT id::text FROM shop.things").is_empty());
-    svc.batch_execute(&format!("SELECT tenancy.capture_hold('{hold}', 5); SELECT tenancy.deduct_credits('user-a', 1, 'org-a')")).unwrap();
+    svc.batch_execute(&format!(
+        "SELECT tenancy.capture_hold('{hold}', 5); SELECT tenancy.deduct_credits('user-a', 1, 'org-a')"
+    ))
+    .unwrap();
     let settled = value(&mut ops, "SELECT available::text FROM tenancy.credit_balance(org_id => 'org-a')");
     assert_eq!(settled, "44.000000");
 }

@@ -1,5 +1,5 @@
 //! The online protection of a live table: clients read and write it all the while, and it is interrupted twice.
-//! The long form of the first test: `PGT_ONLINE_ROWS=1000000 make test S=isolation T=while_clients`.
+//! The long form of the first test, with a million rows: `make soak-online`.
 
 use crate::common::{Database, disconnected, fails_with, refused};
 use crate::world::{as_tenant, column, noticed, shop, take_notices, token_of, value};

@@ -186,7 +186,10 @@ fn a_view_that_groups_by_the_key_alone_is_named() {
          CREATE VIEW shop.by_key WITH (security_invoker = true) AS SELECT id, name, count(*) FROM shop.grouped GROUP BY id",
     )
     .unwrap();
-    for call in ["SELECT tenancy.protect_table('shop.grouped', composite_keys => true)", "SELECT tenancy.protection_plan('shop.grouped', composite_keys => true)"] {
+    for call in [
+        "SELECT tenancy.protect_table('shop.grouped', composite_keys => true)",
+        "SELECT tenancy.protection_plan('shop.grouped', composite_keys => true)",
+    ] {
         let error = refused(ops.query(call, &[]), "2BP01", "key_in_use");
         assert!(error.message().contains("view shop.by_key"), "{error:?}");
     }
@@ -207,7 +210,11 @@ fn a_renamed_column_or_role_is_followed() {
          ALTER TABLE shop.notes RENAME COLUMN tenant_id TO whose; ALTER TABLE shop.notes RENAME COLUMN org TO within",
     )
     .unwrap();
-    superuser.batch_execute("ALTER ROLE overseer_before RENAME TO overseer_after; INSERT INTO shop.notes VALUES (1, 'o', 'tenant-a')").unwrap();
+    superuser
+        .batch_execute(
+            "ALTER ROLE overseer_before RENAME TO overseer_after; INSERT INTO shop.notes VALUES (1, 'o', 'tenant-a')",
+        )
+        .unwrap();
     assert_isolated(&mut ops, "renamed");
     assert_eq!(value(&mut ops, "SELECT count(*)::text FROM tenancy.export_tenant('tenant-a')"), "1");
     let error = refused(ops.query("SELECT tenancy.protect_table('shop.notes')", &[]), "22023", "other_tenant_column");
@@ -218,7 +225,8 @@ fn a_renamed_column_or_role_is_followed() {
     superuser
         .batch_execute("SELECT tenancy.register_tenant('tenant-a', 'A'); SELECT tenancy.suspend_tenant('tenant-a')")
         .unwrap();
-    ops.batch_execute("ALTER TABLE shop.notes RENAME COLUMN whose TO tenant; CALL tenancy.delete_tenant('tenant-a')").unwrap_err();
+    ops.batch_execute("ALTER TABLE shop.notes RENAME COLUMN whose TO tenant; CALL tenancy.delete_tenant('tenant-a')")
+        .unwrap_err();
     ops.batch_execute("ALTER TABLE shop.notes RENAME COLUMN whose TO tenant").unwrap();
     ops.batch_execute("CALL tenancy.delete_tenant('tenant-a')").unwrap();
     assert_eq!(value(&mut superuser, "SELECT count(*)::text FROM shop.notes"), "0");
