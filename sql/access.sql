@@ -176,7 +176,6 @@ VALUES
     ('_is_sound_entry(text,bigint,numeric,numeric,numeric,uuid,uuid,uuid)', 'internal'),
     ('_lock_credit_pool(text,text,text)', 'internal'),
     ('_require_credits(numeric,text,boolean)', 'internal'),
-    ('_consumption_within_limits(text,text,text,bigint)', 'internal'),
     ('_verify_entries(uuid)', 'internal'),
     ('_verify_line(uuid)', 'internal'),
     ('_verify_holds(uuid)', 'internal'),

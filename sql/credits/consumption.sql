@@ -1,23 +1,10 @@
 -- Prices and allocations: what a metric costs, what a seat brings.
 
 COMMENT ON FUNCTION tenancy.consume_credits(text, text, text, integer, text, text) IS
-'Charges amount units of a metric: their cost to the organization if it covers all of it, else to the user, never split; no seat or subscription is asked for. Returns success, the payer''s available credits, and consumed_from: org, user, or none for what is free; false and user where neither has enough. Every call leaves a row in credit_operations. org_id NULL or empty: the user pays. A user nobody registered is registered. Errors: PT404 organization_not_found; PT403 identity_mismatch; PT429 cap_reached; 22023, 22003, 55000. Contract H, consume_credits.';
+'Charges amount units of a metric: their cost to the organization if it covers all of it, else to the user, never split; no seat or subscription is asked for. Returns success, the payer''s available credits, and consumed_from: org, user, or none for what is free; false and user where neither has enough, false and org where the member''s cap is reached. Every call leaves a row in credit_operations. org_id NULL or empty: the user pays. A user nobody registered is registered. Errors: PT404 organization_not_found; PT403 identity_mismatch; 22023, 22003, 55000. A rate limit named like the metric counts it (key user:id) and does not stop it. Contract H, consume_credits.';
 
 COMMENT ON FUNCTION tenancy.check_credits(text, text, jsonb) IS
-'Whether consumption would be paid for: requirements is an object of metrics and units, and one source (org, else user) must cover the total. Returns allowed, required, available, source and denial_reason (rate_limit_exceeded, insufficient_credits). Reserves and writes nothing. Errors: PT404 organization_not_found; PT403 identity_mismatch; 22023, 22003, 55000. Contract H, check_credits.';
-
-CREATE FUNCTION tenancy._consumption_within_limits(user_id text, org_id text, metric text, units bigint) RETURNS boolean
-LANGUAGE plpgsql
-STABLE
-SET search_path = pg_catalog, pg_temp
-AS $$
-BEGIN
-    RETURN true;
-END
-$$;
-
-COMMENT ON FUNCTION tenancy._consumption_within_limits(text, text, text, bigint) IS
-'The limits'' step of check_credits: whether so many units of a metric are within the rate limit. Where the limits domain sets none, everything is.';
+'Whether consumption would be paid for: requirements is an object of metrics and units, and one source (org, else user) must cover the total. Returns allowed, required, available, source and denial_reason: rate_limit_exceeded where a rate limit named like a metric has no room for the user, insufficient_credits, or system_error where such a limit is set and cannot be asked (no shared memory). Reserves and writes nothing. Errors: PT404 organization_not_found; PT403 identity_mismatch; 22023, 22003, 55000. Contract H, check_credits.';
 
 CREATE FUNCTION tenancy.set_credit_cost(metric text, cost numeric) RETURNS numeric
 LANGUAGE plpgsql

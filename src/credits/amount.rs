@@ -20,9 +20,8 @@ impl Credits {
             Some(Decimal::NotANumber) => Err(invalid("nan", "An amount of credits must not be NaN")),
             Some(Decimal::Infinite) => Err(invalid("infinite", "An amount of credits must be finite")),
             Some(Decimal::TooFine) => Err(invalid("too_fine", "An amount of credits has at most six decimals")),
-            Some(Decimal::Micros(micros)) if micros <= 0 => {
-                Err(invalid("not_positive", "An amount of credits must be greater than zero"))
-            }
+            Some(Decimal::TooSmall) => Err(not_positive()),
+            Some(Decimal::Micros(micros)) if micros <= 0 => Err(not_positive()),
             Some(Decimal::Micros(micros)) if micros <= i128::from(LARGEST) => Ok(Self(micros as i64)),
             Some(Decimal::Micros(_) | Decimal::TooLarge) => Err(out_of_range()),
         }
@@ -32,6 +31,7 @@ impl Credits {
     pub fn parse_signed(value: Option<Decimal>) -> Result<(Self, bool)> {
         match value {
             Some(Decimal::Micros(micros)) if micros < 0 => Ok((Self::parse(Some(Decimal::Micros(-micros)))?, true)),
+            Some(Decimal::TooSmall) => Err(out_of_range()),
             other => Ok((Self::parse(other)?, false)),
         }
     }
@@ -45,6 +45,10 @@ impl Credits {
 /// Millionths as a JSON number for an error's DETAIL: exact up to 15 digits.
 pub fn json(micros: i64) -> serde_json::Value {
     if micros % SCALE == 0 { (micros / SCALE).into() } else { (micros as f64 / SCALE as f64).into() }
+}
+
+fn not_positive() -> Error {
+    invalid("not_positive", "An amount of credits must be greater than zero")
 }
 
 fn invalid(problem: &str, message: &str) -> Error {
@@ -76,6 +80,7 @@ mod tests {
             Some(Decimal::TooFine),
             Some(Decimal::Micros(0)),
             Some(Decimal::Micros(-5_000_000)),
+            Some(Decimal::TooSmall),
         ];
         for value in never {
             assert_eq!(refused(value), "invalid_amount");

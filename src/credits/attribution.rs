@@ -64,10 +64,21 @@ pub fn find(payer: &Payer, seat: Seat, tenant: &str, now: i64) -> Result<Rc<Attr
         }
         _ => {
             judge(payer, now)?;
-            Err(Error::new(State::INTERNAL, "seat_unstable", "The seat changed while it was read")
-                .hint("Run the transaction again."))
+            Err(seat_unstable())
         }
     }
+}
+
+/// The caller's metadata, for a personal charge without the keys that would claim an organization: an organization's
+/// own are written over by the server's.
+pub fn own_words(metadata: Option<&Jsonb>, payer: &Payer) -> Result<Option<Jsonb>> {
+    let Some(metadata) = metadata else { return Ok(None) };
+    if payer.organization.is_some() {
+        return Ok(Some(metadata.clone()));
+    }
+    let statement = concat!("SELECT $1 - ", attribution_keys!());
+    sql::query_opt(statement, &[Arg::Jsonb(Some(metadata))], Mode::Read, |row| Ok(row.get::<Jsonb>(1)))
+        .map(Option::flatten)
 }
 
 fn keep(key: (Uuid, Uuid), found: Rc<Attribution>) {
@@ -156,7 +167,7 @@ pub fn judge(payer: &Payer, now: i64) -> Result<Option<String>> {
     match facts {
         Some((_, _, _, false)) => Err(user_not_found()),
         None | Some((_, false, _, _)) => Err(no_active_seat()),
-        Some((_, _, false, _)) => Err(no_active_subscription()),
+        Some((name, _, false, _)) => Err(no_active_subscription(name)),
         Some((name, true, true, true)) => Ok(name),
     }
 }
@@ -176,7 +187,14 @@ fn pin(organization: Uuid, user: Uuid) -> Result<()> {
 }
 
 /// Contract S's text.
-fn no_active_subscription() -> Error {
+fn no_active_subscription(organization_name: Option<String>) -> Error {
     Error::new(State::PAYMENT_REQUIRED, "no_active_subscription", "Active organization subscription not found")
         .hint("Its status must be active or trialing: SELECT tenancy.set_subscription(org_id => …, …);")
+        .detail("organization_name", organization_name)
+}
+
+/// A seat or subscription that ended and came back between two statements of ours.
+pub fn seat_unstable() -> Error {
+    Error::new(State::SERIALIZATION, "seat_unstable", "A seat or subscription changed while it was read")
+        .hint("Run the transaction again.")
 }

@@ -7,6 +7,7 @@ use super::amount::Credits;
 use super::attribution::judge;
 use super::batch_request::{Request, parse};
 use super::caps;
+use super::attribution::{judge, seat_unstable};
 use super::debit::count_debit;
 use super::entry_id::entry_id;
 use super::idempotency::{self, Answer, Body, Key};
@@ -15,7 +16,7 @@ use super::pool::Pool;
 use super::result::Deduction;
 use crate::pg::metrics::{self, Series};
 use crate::pg::sql::{self, Arg, Mode};
-use crate::pg::{self, Composite, Error, Jsonb, Result, State};
+use crate::pg::{self, Composite, Jsonb, Result};
 use crate::schema::require_installed;
 use pgrx::iter::SetOfIterator;
 use pgrx::{pg_extern, search_path};
@@ -238,14 +239,11 @@ fn write(pool: &Pool, rows: &[Row], now: i64) -> Result<Vec<Jsonb>> {
             .flatten()
             .collect();
     let metadata: Option<Vec<Jsonb>> = ids.iter().map(|id| written.get(id).cloned()).collect();
-    metadata.ok_or_else(|| {
-        Error::new(State::INTERNAL, "seat_unstable", "A seat changed while it was read")
-            .hint("Run the transaction again.")
-    })
+    metadata.ok_or_else(seat_unstable)
 }
 
 macro_rules! batch_insert {
-    ($source:literal) => {
+    ($($source:tt)*) => {
         concat!(
             "INSERT INTO tenancy.credit_transactions
                  (pool_id, id, seq, credits_amount, user_id, description, reference_id, balance_after, drawn_after,
@@ -253,7 +251,7 @@ macro_rules! batch_insert {
                   subscription_id, metadata)
              SELECT $1, r.id, r.seq, r.amount, r.user_id, r.description, r.reference_id, r.balance_after, r.drawn_after,
                     $11, $12, 'deduction', tenancy.correlation_id(), ",
-            $source,
+            $($source)*,
             " RETURNING id, metadata"
         )
     };
@@ -275,7 +273,9 @@ const ORGANIZATION: &str = batch_insert!(
 );
 
 const PERSONAL: &str = batch_insert!(
-    "p.tenant_id, NULL, NULL, NULL, coalesce(r.metadata, '{}') || '{\"pool\": \"personal\"}'
+    "p.tenant_id, NULL, NULL, NULL, (coalesce(r.metadata, '{}') - ",
+    attribution_keys!(),
+    ") || '{\"pool\": \"personal\"}'
        FROM unnest($2, $3, $4, $5, $6, $7, $8, $9, $10)
             AS r (id, seq, amount, user_id, description, reference_id, balance_after, drawn_after, metadata)
        JOIN tenancy.credit_pools AS p ON p.pool_id = $1"

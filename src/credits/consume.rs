@@ -5,8 +5,9 @@ use super::amount::{Credits, LARGEST};
 use super::debit::{self, Charge, Outcome, Seat};
 use super::owner::organization_not_found;
 use super::payer::{self, Payer, present};
-use super::pool::Pool;
+use super::pool::{self, Pool};
 use super::settle;
+use crate::limits::{self, Asked};
 use crate::pg::metrics::{self, Series};
 use crate::pg::sql::{self, Arg, Mode};
 use crate::pg::{self, Decimal, Error, Jsonb, Micros, Result, State};
@@ -44,6 +45,10 @@ fn consume_credits(
         let consumption = Consumption { subject, metric, units, cost, batch_id, correlation_id };
         let done = consumption.run()?;
         consumption.record(&done)?;
+        if done.success {
+            let Subject { user_id, namespace, organization, .. } = &consumption.subject;
+            limits::note(&tenant(*organization, user_id, namespace)?, metric, &limited(user_id), units.unsigned_abs())?;
+        }
         Ok(TableIterator::once((done.success, Micros(done.balance.into()), done.consumed_from.to_owned())))
     })
 }
@@ -52,6 +57,7 @@ fn consume_credits(
 struct Subject<'a> {
     user_id: &'a str,
     org_id: Option<&'a str>,
+    namespace: String,
     user: Uuid,
     organization: Option<Uuid>,
 }
@@ -73,7 +79,7 @@ impl<'a> Subject<'a> {
             Some(user) => user,
             None => register(user_id, &namespace)?,
         };
-        Ok(Self { user_id, org_id, user, organization })
+        Ok(Self { user_id, org_id, namespace, user, organization })
     }
 }
 
@@ -111,10 +117,11 @@ impl Consumption<'_> {
             let balance = available(organization.unwrap_or(self.subject.user), Mode::Write)?;
             return Ok(Done { success: true, balance, consumed_from: "none", transaction_id: None });
         }
-        if organization.is_some()
-            && let Some(done) = self.charge(organization, "org")?
-        {
-            return Ok(done);
+        if let Some(organization) = organization {
+            self.lock_in_order(organization)?;
+            if let Some(done) = self.charge(Some(organization), "org")? {
+                return Ok(done);
+            }
         }
         if let Some(done) = self.charge(None, "user")? {
             return Ok(done);
@@ -124,6 +131,20 @@ impl Consumption<'_> {
         Ok(Done { success: false, balance, consumed_from: "user", transaction_id: None })
     }
 
+    /// Where it will probably come to both pools, they are locked in the order of their ids, as batches do.
+    fn lock_in_order(&self, organization: Uuid) -> Result<()> {
+        if pool::peek(organization)?.is_some_and(|(available, _)| available >= self.cost) {
+            return Ok(());
+        }
+        let mut pools = [organization, self.subject.user];
+        pools.sort();
+        for pool in pools {
+            Pool::lock(pool)?;
+        }
+        Ok(())
+    }
+
+    /// None where the pool does not cover the cost.
     fn charge(&self, organization: Option<Uuid>, consumed_from: &'static str) -> Result<Option<Done>> {
         let metadata = json!({ "metric": self.metric, "quantity": self.units, "batch_id": self.batch_id });
         let metadata = Jsonb::parse(&metadata.to_string());
@@ -144,6 +165,13 @@ impl Consumption<'_> {
                 balance: charged.balance_after - charged.held_after,
                 consumed_from,
                 transaction_id: Some(charged.transaction_id),
+            }),
+            // The organization would pay, but not for this member: nobody else does then.
+            Outcome::Capped(_) => Some(Done {
+                success: false,
+                balance: available(charge.payer.pool(), Mode::Write)?,
+                consumed_from,
+                transaction_id: None,
             }),
             Outcome::Replayed(_) | Outcome::Insufficient(_) => None,
         })
@@ -238,7 +266,8 @@ fn check_credits(
         let organization =
             org_id.map(|id| payer::organization(&namespace, id)?.ok_or_else(organization_not_found)).transpose()?;
         let user = payer::user(&namespace, user_id)?;
-        let verdict = check(user_id, org_id, user, organization, requirements)?;
+        let tenant = tenant(organization, user_id, &namespace)?;
+        let verdict = check(&tenant, user_id, user, organization, requirements)?;
         Ok(TableIterator::once(verdict))
     })
 }
@@ -246,8 +275,8 @@ fn check_credits(
 type Verdict = (bool, Micros, Micros, Option<String>, Option<String>);
 
 fn check(
+    tenant: &str,
     user_id: &str,
-    org_id: Option<&str>,
     user: Option<Uuid>,
     organization: Option<Uuid>,
     requirements: Option<Jsonb>,
@@ -258,10 +287,14 @@ fn check(
     };
     let mut required: i64 = 0;
     for (metric, units) in read_requirements(requirements)? {
-        if !within_limits(user_id, org_id, &metric, units)? {
-            return Ok(answer(false, cost(&metric, units)?, 0, None, Some("rate_limit_exceeded")));
+        let cost = cost(&metric, units)?;
+        let units = u32::try_from(units).unwrap_or(u32::MAX);
+        match limits::would_admit(tenant, &metric, &limited(user_id), units)? {
+            Asked::Within => {}
+            Asked::Beyond => return Ok(answer(false, cost, 0, None, Some("rate_limit_exceeded"))),
+            Asked::Unknowable => return Ok(answer(false, cost, 0, None, Some("system_error"))),
         }
-        required = required.saturating_add(cost(&metric, units)?);
+        required = required.saturating_add(cost);
     }
     if required == 0 {
         return Ok(answer(true, 0, 0, None, None));
@@ -308,13 +341,22 @@ fn read_requirements(requirements: Option<Jsonb>) -> Result<Vec<(String, i128)>>
     )
 }
 
-/// The limits domain's step.
-fn within_limits(user_id: &str, org_id: Option<&str>, metric: &str, units: i128) -> Result<bool> {
-    let allowed = sql::query_opt(
-        "SELECT tenancy._consumption_within_limits($1, $2, $3, $4)",
-        &[user_id.into(), Arg::Text(org_id), metric.into(), Arg::Long(Some(i64::try_from(units).unwrap_or(i64::MAX)))],
+/// Contract H limits each user, whoever pays.
+fn limited(user_id: &str) -> String {
+    format!("user:{user_id}")
+}
+
+/// The tenant in which a user consumes: the organization's, else the user's own (design §2).
+fn tenant(organization: Option<Uuid>, user_id: &str, namespace: &str) -> Result<String> {
+    let Some(organization) = organization else {
+        let prefix = if namespace.is_empty() { String::new() } else { format!("{namespace}::") };
+        return Ok(format!("{prefix}user::{user_id}"));
+    };
+    let tenant = sql::query_opt(
+        "SELECT o.tenant_id FROM tenancy.organizations AS o WHERE o.id = $1",
+        &[organization.into()],
         Mode::Read,
-        |row| Ok(row.get::<bool>(1)),
+        |row| Ok(row.text(1)),
     )?;
-    Ok(allowed.flatten() == Some(true))
+    tenant.flatten().ok_or_else(organization_not_found)
 }

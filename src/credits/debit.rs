@@ -3,6 +3,7 @@
 
 use super::amount::{Credits, json};
 use super::attribution::{self, judge};
+use super::caps::Reached;
 use super::entry_id::entry_id;
 use super::idempotency::{Answer, Key};
 use super::payer::Payer;
@@ -44,6 +45,8 @@ pub enum Outcome {
     Replayed(Answer),
     /// Seat and subscription are in order, the credits do not suffice.
     Insufficient(Shortage),
+    /// The member's cap does not leave room; only where no seat is asked for, else it is an error.
+    Capped(Reached),
 }
 
 /// A charge that is in the ledger.
@@ -116,6 +119,13 @@ pub fn charge(charge: &Charge, returning: bool) -> Result<Outcome> {
             give_back(pool, charge.amount)?;
             Pool::lock(pool)?;
             continue;
+        }
+        if charge.seat == Seat::Optional
+            && taken.has_caps
+            && let Some(reached) = caps::judge(pool, charge.payer.user, charge.amount.micros(), taken.at)?
+        {
+            give_back(pool, charge.amount)?;
+            return Ok(Outcome::Capped(reached));
         }
         let transaction_id = entry_id(pool, taken.at, taken.seq);
         if let Some(key) = &charge.key {
@@ -196,7 +206,8 @@ fn count(charge: &Charge, at: i64) -> Result<()> {
 fn write(charge: &Charge, taken: &Taken, id: Uuid, now: i64, returning: bool) -> Result<Option<Jsonb>> {
     let payer = &charge.payer;
     let attribution = attribution::find(payer, charge.seat, &taken.tenant, now)?;
-    let merged = charge.metadata.map(|own| own.overlaid(&attribution.metadata)).transpose()?;
+    let own = attribution::own_words(charge.metadata, payer)?;
+    let merged = own.as_ref().map(|own| own.overlaid(&attribution.metadata)).transpose()?;
     let metadata = merged.as_ref().unwrap_or(&attribution.metadata);
     let correlation_id = match charge.correlation_id {
         Some(id) => Some(id.to_owned()),

@@ -4,7 +4,7 @@
 //! locks first finds it open, or finds out that its time has come.
 
 use super::amount::{self, Credits};
-use super::attribution::judge;
+use super::attribution::{judge, seat_unstable};
 use super::debit::{Shortage, count_debit};
 use super::idempotency::{Answer, Body, Key};
 use super::ledger::Entry;
@@ -12,7 +12,7 @@ use super::payer::{self, Payer};
 use super::pool::{self, Pool};
 use super::result::Deduction;
 use super::settle::{self, Cause, end_hold};
-use super::{caps, own_metadata};
+use super::{caps, own_metadata, told};
 use crate::ids::tagged;
 use crate::pg::sql::{self, Arg, Mode};
 use crate::pg::{self, Composite, Decimal, Error, Jsonb, Result, State};
@@ -42,7 +42,7 @@ fn hold_credits(
         require_installed()?;
         let amount = Credits::parse(amount)?;
         let length = length(expires_in)?;
-        let payer = payer::named(user_id, org_id)?;
+        let payer = payer::named(user_id, org_id).map_err(|error| told(error, org_id, amount))?;
         let metadata = own_metadata(metadata.as_ref())?;
         let body = Body::new("hold")
             .bytes(Some(payer.user.as_bytes()))
@@ -51,7 +51,8 @@ fn hold_credits(
             .text(description)
             .json(metadata);
         let key = Key::new(idempotency_key, "hold", body)?;
-        let hold = hold(&payer, amount, length, description, key.as_ref(), metadata)?;
+        let hold = hold(&payer, amount, length, description, key.as_ref(), metadata)
+            .map_err(|error| told(error, org_id, amount))?;
         Ok(pgrx::Uuid::from_bytes(*hold.as_bytes()))
     })
 }
@@ -105,7 +106,10 @@ fn hold(
     pool.held += amount.micros();
     pool.drawn += i128::from(amount.micros());
     pool.next_expiry_at = pool.next_expiry_at.min(expires_at);
-    insert(payer, &pool, hold, amount, expires_at, description, metadata)?;
+    if !insert(payer, &pool, hold, amount, expires_at, description, metadata)? {
+        judge(payer, pool.now)?;
+        return Err(seat_unstable());
+    }
     if let Some(key) = key {
         key.claim(id, &Answer { result: hold, held_after: pool.held }, pool.now)?;
     }
@@ -122,13 +126,16 @@ fn insert(
     expires_at: i64,
     description: Option<&str>,
     metadata: Option<&Jsonb>,
-) -> Result<()> {
-    sql::execute(
-        "INSERT INTO tenancy.credit_holds
+) -> Result<bool> {
+    let inserted = sql::execute(
+        concat!(
+            "INSERT INTO tenancy.credit_holds
              (pool_id, id, tenant_id, organization_id, user_id, seat_id, subscription_id, amount, drawn_after,
               description, metadata, correlation_id, created_at, expires_at)
          SELECT p.pool_id, $2, p.tenant_id, p.organization_id, $3, s.id, sub.id, $4, $5,
-                $6, coalesce($7, '{}') || CASE WHEN o.id IS NULL THEN jsonb_build_object('pool', 'personal')
+                $6, (coalesce($7, '{}') - ",
+            attribution_keys!(),
+            ") || CASE WHEN o.id IS NULL THEN jsonb_build_object('pool', 'personal')
                     ELSE jsonb_build_object(
                     'pool', 'organization', 'clerk_org_id', o.external_id, 'organization_id', o.id,
                     'organization_name', o.name, 'stripe_customer_id', o.stripe_customer_id,
@@ -139,7 +146,10 @@ fn insert(
            LEFT JOIN tenancy.organization_subscriptions AS sub ON sub.organization_id = o.id
            LEFT JOIN tenancy.organization_seats AS s
              ON s.organization_id = o.id AND s.user_id = $3 AND s.status = 'active'
-          WHERE p.pool_id = $1",
+            AND (s.expires_at IS NULL OR s.expires_at > $8)
+          WHERE p.pool_id = $1
+            AND (o.id IS NULL OR s.id IS NOT NULL AND sub.status IN ('active', 'trialing'))"
+        ),
         &[
             pool.id.into(),
             hold.into(),
@@ -151,8 +161,8 @@ fn insert(
             Arg::Time(Some(pool.now)),
             Arg::Time(Some(expires_at)),
         ],
-    )
-    .map(drop)
+    )?;
+    Ok(inserted > 0)
 }
 
 /// Charges a hold, all of it or part; the rest is free again.
@@ -214,7 +224,6 @@ fn capture(pool: &mut Pool, end: &Hold, charged: i64) -> Result<Deduction> {
         ],
     )?;
     count_debit(&pool.tenant, charged);
-    let balance_after = pool.balance;
     if to < end.drawn_after {
         settle::give_back(pool, (to, end.drawn_after), Cause::Hold(end.id))?;
     }
@@ -228,7 +237,7 @@ fn capture(pool: &mut Pool, end: &Hold, charged: i64) -> Result<Deduction> {
         replayed: false,
         pool: Some(pool.word()),
         charged: Some(charged),
-        balance_after: Some(balance_after),
+        balance_after: Some(pool.balance),
         held_after: Some(pool.held),
         metadata: Some(end.metadata.clone()),
     })

@@ -4,6 +4,13 @@
 //! This file is the surface; the rules are in the files beside it. The inner debit
 //! ([`debit::charge`]) takes one pool and touches one pool (design §8).
 
+/// The server's keys in metadata beside `pool`, as SQL: a personal charge has none of them, whatever the caller wrote.
+macro_rules! attribution_keys {
+    () => {
+        "'{clerk_org_id,organization_id,organization_name,stripe_customer_id,organization_subscription_id,seat_id,seat_role}'::text[]"
+    };
+}
+
 mod alerts;
 mod amount;
 mod attribution;
@@ -60,7 +67,8 @@ fn deduct_credits_pooled(
     pg::entry(|| {
         require_installed()?;
         let amount = Credits::parse(p_amount)?;
-        let payer = payer::named(p_clerk_user_id, p_clerk_org_id)?;
+        let payer =
+            payer::named(p_clerk_user_id, p_clerk_org_id).map_err(|error| told(error, p_clerk_org_id, amount))?;
         let charge = Charge {
             payer,
             amount,
@@ -71,7 +79,8 @@ fn deduct_credits_pooled(
             correlation_id: None,
             seat: Seat::Required,
         };
-        let charged = matches!(debit::charge(&charge, false)?, Outcome::Charged(_));
+        let outcome = debit::charge(&charge, false).map_err(|error| told(error, p_clerk_org_id, amount))?;
+        let charged = matches!(outcome, Outcome::Charged(_));
         if !charged {
             // The contract answers false where the others raise, and so count.
             pg::metrics::count(pg::metrics::Series::Denied("insufficient_credits"), 1);
@@ -96,8 +105,9 @@ fn deduct_credits(
     pg::entry(|| {
         require_installed()?;
         let amount = Credits::parse(amount)?;
-        let payer = payer::named(user_id, org_id)?;
-        deduct(payer, amount, description, reference_id, idempotency_key, metadata.as_ref())
+        payer::named(user_id, org_id)
+            .and_then(|payer| deduct(payer, amount, description, reference_id, idempotency_key, metadata.as_ref()))
+            .map_err(|error| told(error, org_id, amount))
     })
 }
 
@@ -114,8 +124,10 @@ fn spend_credits(
     pg::entry(|| {
         require_installed()?;
         let amount = Credits::parse(amount)?;
-        let payer = payer::authenticated()?;
-        deduct(payer, amount, description, reference_id, idempotency_key, metadata.as_ref())
+        let org_id = pg::bearer().and_then(|bearer| bearer.org_id);
+        payer::authenticated()
+            .and_then(|payer| deduct(payer, amount, description, reference_id, idempotency_key, metadata.as_ref()))
+            .map_err(|error| told(error, org_id.as_deref(), amount))
     })
 }
 
@@ -141,7 +153,20 @@ fn deduct(
         Outcome::Charged(charged) => Ok(Composite(Deduction::new(&charge, charged))),
         Outcome::Replayed(answer) => Ok(Composite(idempotency::replay(payer.pool(), &answer)?)),
         Outcome::Insufficient(shortage) => Err(shortage.error(&payer, amount)),
+        Outcome::Capped(reached) => Err(reached.error(amount.micros())),
     }
+}
+
+/// A business refusal, with DETAIL's four members: reason, pool, required, available. What is available is NULL where
+/// it has not been looked at, or is not the caller's to know.
+fn told(error: Error, org_id: Option<&str>, amount: Credits) -> Error {
+    if !error.sqlstate().starts_with("PT4") {
+        return error;
+    }
+    error
+        .or_detail("pool", if org_id.is_some() { "organization" } else { "personal" })
+        .or_detail("required", amount::json(amount.micros()))
+        .or_detail("available", serde_json::Value::Null)
 }
 
 /// The correlation id of the identity in force.

@@ -4,7 +4,7 @@
 use super::clock;
 use super::pool::Pool;
 use crate::pg::sql::{self, Arg, Mode};
-use crate::pg::{self, Result, turns};
+use crate::pg::{self, Error, Result, State, turns};
 use crate::schema::require_installed;
 use pgrx::{default, pg_extern, search_path};
 use uuid::Uuid;
@@ -15,8 +15,14 @@ use uuid::Uuid;
 fn sweep_credits(max_pools: default!(Option<i32>, "1000")) -> i32 {
     pg::entry(|| {
         require_installed()?;
+        let most = max_pools.unwrap_or(1000);
+        if most < 0 {
+            return Err(Error::new(State::INVALID_PARAMETER, "invalid_argument", "max_pools must not be negative")
+                .hint("Pass how many pools to settle at most, or leave it out for 1000.")
+                .detail("parameter", "max_pools"));
+        }
         let mut settled = 0;
-        for pool in due(max_pools.unwrap_or(1000))? {
+        for pool in due(most)? {
             if free(pool)? && Pool::lock(pool)?.is_some() {
                 settled += 1;
             }

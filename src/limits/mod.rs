@@ -61,6 +61,43 @@ fn take_rate_limit_for(
     })
 }
 
+/// What the limit of a name says about one of its callers; for domains that ask on a caller's behalf.
+pub enum Asked {
+    /// Within the limit, or there is none.
+    Within,
+    Beyond,
+    /// A limit is set, and there is no shared memory to count in.
+    Unknowable,
+}
+
+/// Whether `cost` of a limit that is called like `name` could be taken by `key` of a tenant; nothing is taken.
+pub fn would_admit(tenant: &str, name: &str, key: &str, cost: u32) -> Result<Asked> {
+    let Found::Limited(rule) = rules::find(tenant, name)? else { return Ok(Asked::Within) };
+    let Some(cell) = Key::new(pg::database_oid(), tenant, name, Some(key)).filter(|_| cells::are_there()) else {
+        return Ok(Asked::Unknowable);
+    };
+    if cost == 0 {
+        return Ok(Asked::Within);
+    }
+    let admitted = cost <= rule.burst && cells::peek(cell, rule, cost).is_some_and(|(decision, _)| decision.allowed);
+    Ok(if admitted { Asked::Within } else { Asked::Beyond })
+}
+
+/// Counts `cost` against the same limit as far as it has room; whether it had is not asked.
+pub fn note(tenant: &str, name: &str, key: &str, cost: u32) -> Result<()> {
+    if let Found::Limited(rule) = rules::find(tenant, name)?
+        && cells::are_there()
+        && let Some(cell) = Key::new(pg::database_oid(), tenant, name, Some(key))
+    {
+        let room = cells::peek(cell, rule, 0).map_or(0, |(_, room)| room);
+        if room.min(cost) > 0 {
+            // Somebody may have been quicker; then the limit is reached anyway.
+            let _ = cells::take(cell, rule, room.min(cost));
+        }
+    }
+    Ok(())
+}
+
 /// Says what taking would say.
 #[pg_extern(volatile, parallel_unsafe, security_definer)]
 #[search_path(pg_catalog, pg_temp)]

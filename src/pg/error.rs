@@ -40,6 +40,8 @@ impl State {
     pub const TOO_LARGE: State = State("54000");
     /// 55000: the tables are missing or of another version, or the set-up is incomplete.
     pub const NOT_READY: State = State("55000");
+    /// 40001: what was decided upon has changed; the transaction can be run again.
+    pub const SERIALIZATION: State = State("40001");
     /// XX000: an internal inconsistency.
     pub const INTERNAL: State = State("XX000");
 
@@ -76,6 +78,12 @@ impl Error {
     /// One more member of DETAIL's object.
     pub fn detail(mut self, name: &str, value: impl Into<Value>) -> Self {
         self.0.detail.insert(name.to_owned(), value.into());
+        self
+    }
+
+    /// The same where DETAIL's object does not have it yet.
+    pub fn or_detail(mut self, name: &str, value: impl Into<Value>) -> Self {
+        self.0.detail.entry(name).or_insert(value.into());
         self
     }
 

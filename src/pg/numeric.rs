@@ -35,8 +35,10 @@ pub enum Decimal {
     Infinite,
     /// It has a digit other than 0 beyond the sixth decimal.
     TooFine,
-    /// Its absolute value is 10^32 or more.
+    /// It is 10^32 or more.
     TooLarge,
+    /// It is -10^32 or less.
+    TooSmall,
 }
 
 impl Decimal {
@@ -64,11 +66,15 @@ impl Decimal {
             return Some(Decimal::TooFine);
         }
         if whole.len() > 30 {
-            return Some(Decimal::TooLarge);
+            return Some(Decimal::beyond(negative));
         }
         let number = |text: &str| text.bytes().fold(0i128, |sum, byte| sum * 10 + i128::from(byte - b'0'));
         let micros = number(whole) * 1_000_000 + number(fraction) * 10i128.pow(6 - fraction.len() as u32);
         Some(Decimal::Micros(if negative { -micros } else { micros }))
+    }
+
+    fn beyond(negative: bool) -> Self {
+        if negative { Decimal::TooSmall } else { Decimal::TooLarge }
     }
 
     /// Reads what stands behind the varlena header.
@@ -90,7 +96,7 @@ impl Decimal {
             let digit = i128::from(u16::from_ne_bytes([digit[0], digit[1]]));
             match weight - index as i32 {
                 _ if digit == 0 => {}
-                place if place > LARGEST_WEIGHT => return Decimal::TooLarge,
+                place if place > LARGEST_WEIGHT => return Decimal::beyond(negative),
                 place if place >= -1 => micros += digit * BASE.pow((place + 1) as u32) * 100,
                 -2 if digit % 100 == 0 => micros += digit / 100,
                 _ => return Decimal::TooFine,
@@ -260,6 +266,7 @@ mod tests {
         }
         assert_eq!(Decimal::from_text("0.0000001"), Some(Decimal::TooFine));
         assert_eq!(Decimal::from_text(&"9".repeat(31)), Some(Decimal::TooLarge));
+        assert_eq!(Decimal::from_text(&format!("-{}", "9".repeat(31))), Some(Decimal::TooSmall));
         assert_eq!(Decimal::from_text("NaN"), Some(Decimal::NotANumber));
         assert_eq!(Decimal::from_text("-Infinity"), Some(Decimal::Infinite));
         for text in ["", "-", ".", "1e3", "1 000", "0x10", "one", "1.2.3", "\u{661}"] {

@@ -2,7 +2,8 @@
 #![allow(dead_code)] // each test binary uses its own part
 
 use crate::common::{Cluster, Database, Token, cluster};
-use postgres::Client;
+use postgres::error::DbError;
+use postgres::{Client, SimpleQueryMessage};
 use serde_json::Value;
 
 /// A database with Acme (`org_acme`, tenant of its own) and Bolt (`org_bolt`).
@@ -75,15 +76,57 @@ impl<'a> World<'a> {
         json(&mut self.admin, newest, &[])
     }
 
+    /// Everything that a charge or grant changes, to see that nothing did.
+    pub fn figures(&mut self) -> String {
+        shown(
+            &mut self.admin,
+            "SELECT external_id, p.balance, p.held, p.granted_total, p.drawn_total, p.seq FROM tenancy.credit_pools p
+               JOIN (SELECT id, external_id FROM tenancy.organizations UNION ALL SELECT id, external_id FROM tenancy.users) o
+                 ON o.id = p.pool_id ORDER BY 1;
+             SELECT count(*) FROM tenancy.credit_transactions; SELECT count(*) FROM tenancy.credit_idempotency;
+             SELECT id, status, captured FROM tenancy.credit_holds ORDER BY id;
+             SELECT id, amount, remaining FROM tenancy.credit_grants ORDER BY id;
+             SELECT user_id, period, amount, used FROM tenancy.credit_caps ORDER BY 1, 2",
+        )
+    }
+
     /// A session of the service role.
     pub fn service(&self) -> Client {
         self.database.connect("svc")
+    }
+
+    /// A session of the operators' role.
+    pub fn operator(&self) -> Client {
+        self.database.connect("ops")
     }
 
     /// A session of the application role.
     pub fn app(&self) -> Client {
         self.database.connect("app")
     }
+}
+
+/// What `psql -At` shows for these statements.
+pub fn ask(client: &mut Client, statements: &str) -> Result<String, postgres::Error> {
+    let mut lines = Vec::new();
+    for message in client.simple_query(statements)? {
+        if let SimpleQueryMessage::Row(row) = message {
+            let fields: Vec<&str> = (0..row.len()).map(|column| row.get(column).unwrap_or_default()).collect();
+            lines.push(fields.join("|"));
+        }
+    }
+    Ok(lines.join("\n"))
+}
+
+/// The same for statements that succeed.
+#[track_caller]
+pub fn shown(client: &mut Client, statements: &str) -> String {
+    ask(client, statements).unwrap_or_else(|error| panic!("{statements}: {error:?}"))
+}
+
+/// An error's DETAIL.
+pub fn detail(error: &DbError) -> Value {
+    serde_json::from_str(error.detail().expect("a DETAIL")).expect("DETAIL is JSON")
 }
 
 /// One text of one query with one text parameter.
