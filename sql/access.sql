@@ -152,6 +152,8 @@ VALUES
     ('spend_credits(numeric,text,text,text,jsonb)', 'application'),
     ('_obligations_credits(text)', 'internal'),
     ('credit_balance(text,text,timestamptz)', 'application'),
+    -- the views' reader calls it with his own rights; it answers for pools that row-level security shows him
+    ('pool_figures(uuid)', 'application'),
     ('deduct_credits_pooled(text,numeric,text,text,text)', 'service'),
     ('deduct_credits(text,numeric,text,text,text,text,jsonb)', 'service'),
     ('deduct_credits_batch(jsonb)', 'service'),

@@ -30,6 +30,9 @@ COMMENT ON FUNCTION tenancy.refund_credits(uuid, numeric, text) IS
 COMMENT ON FUNCTION tenancy.credit_balance(text, text, timestamptz) IS
 'One row with the figures of a pool, in credits: total granted (less what expired), used, held by open holds, and available. at: as of that time, past or to come if nothing more happened; NULL now. org_id or user_id names the pool; neither means that of whoever is authenticated. An application sees its identity''s own organization and user. Reads only; runs on a standby. Errors: PT401 not_authenticated, PT403 not_your_pool, PT404, 22023, 55000.';
 
+COMMENT ON FUNCTION tenancy.pool_figures(uuid) IS
+'The figures of credit_balance by a pool''s id (credit_pools.pool_id), as of now: what has expired is left out, whether or not it is settled. No row for NULL and for a pool that the caller may not see. Errors: 55000.';
+
 COMMENT ON FUNCTION tenancy.set_member_cap(text, text, numeric, text, text) IS
 'Caps what a member may spend from an organization''s pool: amount credits in each period (day, month: UTC''s; lifetime); NULL lifts the cap, 0 lets nothing through. What was spent since the period began counts, and so do open holds; exactly the cap can be spent. Returns whether there is a cap now. namespace: NULL means the identity''s, else the empty one. Errors: PT404 organization_not_found, user_not_found; 22023, 22003, 55000.';
 

@@ -81,25 +81,27 @@ SELECT sub.id,
        sub.status,
        sub.seats_total,
        sub.seats_used,
-       trim_scale(coalesce(p.granted_total, 0)) AS total_credits,
-       trim_scale(coalesce(p.granted_total - p.balance, 0)) AS used_credits,
+       trim_scale(coalesce(f.total, 0)) AS total_credits,
+       trim_scale(coalesce(f.used, 0)) AS used_credits,
        sub.current_period_start,
        sub.current_period_end,
        sub.created_at,
        sub.updated_at
   FROM tenancy.organization_subscriptions AS sub
   JOIN tenancy.organizations AS o ON o.id = sub.organization_id
-  LEFT JOIN tenancy.credit_pools AS p ON p.pool_id = sub.organization_id;
+  LEFT JOIN tenancy.credit_pools AS p ON p.pool_id = sub.organization_id
+  LEFT JOIN LATERAL tenancy.pool_figures(p.pool_id) AS f ON true;
 
 CREATE VIEW tenancy.compat_users WITH (security_invoker = true) AS
 SELECT u.id,
        u.external_id AS clerk_id,
        u.email,
-       trim_scale(coalesce(p.balance - p.held, 0)) AS credits,
+       trim_scale(coalesce(f.available, 0)) AS credits,
        u.created_at,
        u.updated_at
   FROM tenancy.users AS u
-  LEFT JOIN tenancy.credit_pools AS p ON p.pool_id = u.id;
+  LEFT JOIN tenancy.credit_pools AS p ON p.pool_id = u.id
+  LEFT JOIN LATERAL tenancy.pool_figures(p.pool_id) AS f ON true;
 
 COMMENT ON VIEW tenancy.credit_usage_by_organization IS 'Credits spent from each organization''s pool, ever.';
 COMMENT ON COLUMN tenancy.credit_usage_by_organization.tenant_id IS 'The organization''s tenant.';

@@ -25,15 +25,26 @@ fn credit_balance(
     pg::entry(|| {
         require_installed()?;
         let owner = readable(org_id, user_id)?;
-        let figures = figures(owner.pool(), at.map(i64::from))?;
-        let balance = i128::from(figures.balance);
-        let held = i128::from(figures.held);
-        Ok(TableIterator::once((
-            Micros(figures.granted),
-            Micros(figures.granted - balance),
-            Micros(held),
-            Micros(balance - held),
-        )))
+        Ok(TableIterator::once(figures(owner.pool(), at.map(i64::from))?.row()))
+    })
+}
+
+/// The same by the pool's id, for views; no row where the caller may not see the pool.
+#[pg_extern(stable, parallel_restricted, security_definer)]
+#[search_path(pg_catalog, pg_temp)]
+#[allow(clippy::type_complexity)]
+fn pool_figures(
+    pool_id: Option<pgrx::Uuid>,
+) -> TableIterator<'static, (name!(total, Micros), name!(used, Micros), name!(held, Micros), name!(available, Micros))>
+{
+    pg::entry(|| {
+        require_installed()?;
+        let pool = pool_id.map(|id| Uuid::from_bytes(*id.as_bytes()));
+        let figures = match pool {
+            Some(pool) if visible(pool)? => Some(figures(pool, None)?.row()),
+            _ => None,
+        };
+        Ok(TableIterator::new(figures))
     })
 }
 
@@ -42,6 +53,13 @@ struct Figures {
     granted: i128,
     balance: i64,
     held: i64,
+}
+
+impl Figures {
+    fn row(self) -> (Micros, Micros, Micros, Micros) {
+        let (balance, held) = (i128::from(self.balance), i128::from(self.held));
+        (Micros(self.granted), Micros(self.granted - balance), Micros(held), Micros(balance - held))
+    }
 }
 
 fn figures(pool: Uuid, at: Option<i64>) -> Result<Figures> {
@@ -107,6 +125,19 @@ fn readable(org_id: Option<&str>, user_id: Option<&str>) -> Result<Owner> {
     }
     Err(Error::new(State::UNAUTHENTICATED, "not_authenticated", "Nobody is authenticated in this transaction")
         .hint("Begin a transaction and call tenancy.authenticate(token) first."))
+}
+
+/// Whether a pool is the identity's tenant's, or the calling role looks after all of them.
+fn visible(pool: Uuid) -> Result<bool> {
+    let tenant = sql::query_opt(
+        "SELECT p.tenant_id FROM tenancy.credit_pools AS p WHERE p.pool_id = $1",
+        &[pool.into()],
+        Mode::Read,
+        |row| Ok(row.text(1)),
+    )?
+    .flatten();
+    let own = tenant.is_some() && tenant == pg::current_tenant();
+    Ok(own || administers()? || (pg::bearer().is_none() && acts_for_others()?))
 }
 
 /// Whether the calling role has operator access.

@@ -53,7 +53,10 @@ fn run(requests: &[Request]) -> Result<Vec<Deduction>> {
     for (at, request) in requests.iter().enumerate() {
         match accept(at, request) {
             Ok(accepted) => by_pool.entry(accepted.payer.pool()).or_default().push(accepted),
-            Err(error) => answers[at].status = error.reason(),
+            Err(error) => {
+                let pool = if request.org_id.is_some() { "organization" } else { "personal" };
+                answers[at] = Deduction { status: error.reason(), pool: Some(pool), ..Deduction::default() };
+            }
         }
     }
     for (pool, accepted) in by_pool {
@@ -112,8 +115,13 @@ fn charge_pool(id: Uuid, accepted: Vec<Accepted>, answers: &mut [Deduction]) -> 
             ..Deduction::default()
         };
         match decide(&pool, &request, seats[&request.payer.user])? {
+            // A row says so where a call of its own would raise, and so count.
+            Decision::NoSeat(reason) => {
+                metrics::count_for(&pool.tenant, Series::Denied(reason), 1);
+                // Who has no seat learns nothing of the pool, nor that it is there.
+                answers[at] = Deduction { status: reason, pool: Some(pool.word()), ..Deduction::default() };
+            }
             Decision::Refused(reason) => {
-                // A row says so where a call of its own would raise, and so count.
                 metrics::count_for(&pool.tenant, Series::Denied(reason), 1);
                 answers[at].status = reason;
             }
@@ -146,6 +154,7 @@ fn charge_pool(id: Uuid, accepted: Vec<Accepted>, answers: &mut [Deduction]) -> 
 }
 
 enum Decision {
+    NoSeat(&'static str),
     Refused(&'static str),
     Replayed(Answer),
     Charged,
@@ -163,7 +172,7 @@ fn decide(pool: &Pool, request: &Accepted, seat: Option<&'static str>) -> Result
         }
     }
     if let Some(reason) = seat {
-        return Ok(Decision::Refused(reason));
+        return Ok(Decision::NoSeat(reason));
     }
     if pool.available() < request.amount.micros() {
         return Ok(Decision::Refused("insufficient_credits"));

@@ -167,12 +167,11 @@ impl Consumption<'_> {
                 transaction_id: Some(charged.transaction_id),
             }),
             // The organization would pay, but not for this member: nobody else does then.
-            Outcome::Capped(_) => Some(Done {
-                success: false,
-                balance: available(charge.payer.pool(), Mode::Write)?,
-                consumed_from,
-                transaction_id: None,
-            }),
+            Outcome::Capped(_) => {
+                metrics::count(Series::Denied("cap_reached"), 1);
+                let balance = available(charge.payer.pool(), Mode::Write)?;
+                Some(Done { success: false, balance, consumed_from, transaction_id: None })
+            }
             Outcome::Replayed(_) | Outcome::Insufficient(_) => None,
         })
     }

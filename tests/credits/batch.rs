@@ -19,6 +19,7 @@ fn every_request_has_its_own_answer_in_its_own_place() {
         {"user_id": "ada", "amount": 31, "org_id": ACME, "idempotency_key": "k"},
         {"user_id": "nobody", "amount": 1},
         {"user_id": "ada", "amount": 1, "org_id": BOLT},
+        {"user_id": "ada", "amount": 1, "org_id": "org_nowhere"},
         {"user_id": "bob", "amount": 11, "org_id": BOLT},
         {"user_id": "bob", "amount": 10, "org_id": BOLT},
         {"user_id": "bea", "amount": 2, "org_id": ACME},
@@ -43,20 +44,21 @@ fn every_request_has_its_own_answer_in_its_own_place() {
         "charged|f|organization|12.500000|57.500000|t",
         "charged|t|organization|30.000000|70.000000|t",
         "idempotency_conflict|f|organization||57.500000|f",
-        "user_not_found|f||||f",
-        "no_active_seat|f|organization||10.000000|f",
+        "user_not_found|f|personal|||f",
+        "no_active_seat|f|organization|||f",
+        "no_active_seat|f|organization|||f",
         "insufficient_credits|f|organization||10.000000|f",
         "charged|f|organization|10.000000|0.000000|t",
         "charged|f|organization|2.000000|55.500000|t",
         "cap_reached|f|organization||55.500000|f",
-        "invalid_amount|f||||f",
-        "invalid_amount|f||||f",
-        "invalid_amount|f||||f",
-        "invalid_amount|f||||f",
-        "amount_out_of_range|f||||f",
-        "invalid_amount|f||||f",
-        "invalid_argument|f||||f",
-        "invalid_argument|f||||f",
+        "invalid_amount|f|organization|||f",
+        "invalid_amount|f|organization|||f",
+        "invalid_amount|f|organization|||f",
+        "invalid_amount|f|organization|||f",
+        "amount_out_of_range|f|organization|||f",
+        "invalid_amount|f|organization|||f",
+        "invalid_argument|f|organization|||f",
+        "invalid_argument|f|organization|||f",
         "insufficient_credits|f|organization||55.500000|f",
         "charged|f|organization|55.500000|0.000000|t",
         "insufficient_credits|f|personal||3.000000|f",
@@ -80,13 +82,17 @@ fn what_is_no_batch_is_refused_whole() {
         let statement = format!("SELECT * FROM tenancy.deduct_credits_batch({body})");
         refused(ask(&mut service, &statement), "22023", "invalid_argument");
     }
-    let many = "SELECT * FROM tenancy.deduct_credits_batch((SELECT jsonb_agg('{\"user_id\": \"ada\", \"amount\": 1}'::jsonb)
+    let many =
+        "SELECT * FROM tenancy.deduct_credits_batch((SELECT jsonb_agg('{\"user_id\": \"ada\", \"amount\": 1}'::jsonb)
         FROM generate_series(1, 10001)))";
     refused(ask(&mut service, many), "54000", "batch_too_large");
     assert_eq!(shown(&mut service, "SELECT count(*) FROM tenancy.deduct_credits_batch('[]')"), "0");
     assert_eq!(world.figures(), before);
     // Rolled back as one.
-    shown(&mut service, "BEGIN; SELECT tenancy.deduct_credits_batch('[{\"user_id\": \"ada\", \"amount\": 1, \"org_id\": \"org_acme\"}]'); ROLLBACK");
+    shown(
+        &mut service,
+        "BEGIN; SELECT tenancy.deduct_credits_batch('[{\"user_id\": \"ada\", \"amount\": 1, \"org_id\": \"org_acme\"}]'); ROLLBACK",
+    );
     assert_eq!(world.figures(), before);
     let thousand = "SELECT count(*), count(DISTINCT transaction_id), min(balance_after) FROM tenancy.deduct_credits_batch(
         (SELECT jsonb_agg(jsonb_build_object('user_id', 'ada', 'amount', 0.01, 'org_id', 'org_acme')) FROM generate_series(1, 1000)))";

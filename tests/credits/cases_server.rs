@@ -331,8 +331,10 @@ fn credits_42_a_full_disk_and_a_panic_lose_nothing() {
     // Every backend ends with the PANIC; so did whoever waited.
     std::thread::sleep(Duration::from_millis(500));
     assert!(cluster.log().contains("PANIC"), "{}", cluster.log());
-    let _ = Command::new("kill").args(["-9", &postmaster(&cluster)]).status();
-    std::thread::sleep(Duration::from_millis(500));
+    // It may be recovering or have given up by itself.
+    let data = cluster.data();
+    cluster.client("pg_ctl", &["-D", data.to_str().expect("UTF-8"), "-m", "immediate", "-w", "stop"]);
+    eventually("the server ends", || !data.join("postmaster.pid").exists());
     cluster.resume();
     world.admin = world.database.superuser();
     let charged: i64 =
