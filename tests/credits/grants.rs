@@ -44,7 +44,7 @@ fn grants_burn_by_priority_then_expiry_then_creation() {
 
 #[test]
 fn a_grant_begins_ends_and_rolls_over_by_itself() {
-    let mut world = world();
+    let world = world();
     shown(
         &mut world.operator(),
         "SELECT tenancy.grant_credits(10, org_id => 'org_acme', reason => 'month', cost_basis => 0.25,

@@ -70,7 +70,7 @@ fn a_tenant_sees_its_own_usage_and_nobody_else_s() {
 
 #[test]
 fn readers_of_the_old_tables_find_their_columns() {
-    let mut world = spent();
+    let world = spent();
     let old = "SELECT clerk_org_id, plan_type, status, seats_total, seats_used, total_credits, used_credits FROM tenancy.compat_organization_subscriptions";
     assert_eq!(seen(&world, "ada", Some(ACME), old), "org_acme|teams|active|10|2|100|13.5");
     assert_eq!(seen(&world, "ada", None, "SELECT clerk_id, credits FROM tenancy.compat_users"), "ada|8");
