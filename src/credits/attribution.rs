@@ -69,13 +69,9 @@ pub fn find(payer: &Payer, seat: Seat, tenant: &str, now: i64) -> Result<Rc<Attr
     }
 }
 
-/// The caller's metadata, for a personal charge without the keys that would claim an organization: an organization's
-/// own are written over by the server's.
-pub fn own_words(metadata: Option<&Jsonb>, payer: &Payer) -> Result<Option<Jsonb>> {
-    let Some(metadata) = metadata else { return Ok(None) };
-    if payer.organization.is_some() {
-        return Ok(Some(metadata.clone()));
-    }
+/// The caller's metadata of a personal charge without the keys that would claim an organization. In an organization's
+/// charge the server's own stand over them.
+pub fn without_claims(metadata: &Jsonb) -> Result<Option<Jsonb>> {
     let statement = concat!("SELECT $1 - ", attribution_keys!());
     sql::query_opt(statement, &[Arg::Jsonb(Some(metadata))], Mode::Read, |row| Ok(row.get::<Jsonb>(1)))
         .map(Option::flatten)

@@ -4,10 +4,9 @@
 //! for a single request, so no subtransaction is needed: a request is judged first and written only if it passes.
 
 use super::amount::Credits;
-use super::attribution::judge;
+use super::attribution::{judge, seat_unstable};
 use super::batch_request::{Request, parse};
 use super::caps;
-use super::attribution::{judge, seat_unstable};
 use super::debit::count_debit;
 use super::entry_id::entry_id;
 use super::idempotency::{self, Answer, Body, Key};

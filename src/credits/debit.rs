@@ -206,8 +206,10 @@ fn count(charge: &Charge, at: i64) -> Result<()> {
 fn write(charge: &Charge, taken: &Taken, id: Uuid, now: i64, returning: bool) -> Result<Option<Jsonb>> {
     let payer = &charge.payer;
     let attribution = attribution::find(payer, charge.seat, &taken.tenant, now)?;
-    let own = attribution::own_words(charge.metadata, payer)?;
-    let merged = own.as_ref().map(|own| own.overlaid(&attribution.metadata)).transpose()?;
+    let personal = charge.metadata.filter(|_| payer.organization.is_none());
+    let claimless = personal.map(attribution::without_claims).transpose()?.flatten();
+    let own = claimless.as_ref().or(charge.metadata);
+    let merged = own.map(|own| own.overlaid(&attribution.metadata)).transpose()?;
     let metadata = merged.as_ref().unwrap_or(&attribution.metadata);
     let correlation_id = match charge.correlation_id {
         Some(id) => Some(id.to_owned()),
