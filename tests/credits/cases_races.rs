@@ -363,11 +363,17 @@ fn credits_39_a_debit_across_midnight_counts_once() {
     // Whichever day it counts in is the day of its entry, and the other day has its whole cap.
     let mut morning = world.database.superuser();
     shown(&mut morning, &format!("SET tenancy.test_clock_offset = {}", offset + 5));
-    let used = "SELECT (SELECT count(DISTINCT (created_at AT TIME ZONE 'UTC')::date) FROM tenancy.credit_transactions
-        WHERE operation_type = 'deduction'), used FROM tenancy.credit_caps";
-    assert_eq!(shown(&mut world.admin, used), "1|6.000000");
+    let counted = format!(
+        "SELECT c.used, c.period_start = t.day, t.day < date_trunc('day', clock_timestamp() + {} * interval '1 second', 'UTC')
+           FROM tenancy.credit_caps c JOIN LATERAL (SELECT date_trunc('day', created_at, 'UTC') AS day
+                FROM tenancy.credit_transactions t WHERE t.pool_id = c.pool_id AND t.user_id = c.user_id) AS t ON true",
+        offset + 5
+    );
+    let counted = shown(&mut morning, &counted);
+    assert!(counted.starts_with("6.000000|t|"), "{counted}");
     assert_verified(&mut world.admin);
-    assert_eq!(shown(&mut morning, &debit.replace('6', "10")), "10.000000");
+    let left = if counted.ends_with('t') { "10.000000" } else { "4.000000" };
+    assert_eq!(shown(&mut morning, &debit.replace('6', left)), left);
     refused(ask(&mut morning, debit), "PT429", "cap_reached");
     assert_verified(&mut world.admin);
 }
