@@ -37,7 +37,7 @@ SELECT tenancy.add_issuer('bench', ARRAY['bench']) \g /dev/null
 SELECT tenancy.add_secret('bench', 'k', 'HS256', convert_to(repeat('benchmark-secret', 2), 'UTF8')) \g /dev/null
 CREATE TABLE bench.tokens AS
 SELECT i AS id, bench.sign(jsonb_build_object('iss', 'bench', 'aud', 'bench', 'sub', 'user_' || i % 64, 'org_id', 'org_' || i % 64,
-         'iat', extract(epoch FROM now())::bigint, 'exp', extract(epoch FROM now())::bigint + 86400, 'jti', i), convert_to(repeat('benchmark-secret', 2), 'UTF8')) AS token
+         'iat', extract(epoch FROM now())::bigint, 'exp', extract(epoch FROM now())::bigint + 86400, 'jti', i::text), convert_to(repeat('benchmark-secret', 2), 'UTF8')) AS token
   FROM generate_series(0, 19999) AS i;
 ALTER TABLE bench.tokens ADD PRIMARY KEY (id);
 GRANT SELECT ON bench.tokens TO PUBLIC;
