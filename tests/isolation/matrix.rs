@@ -54,14 +54,14 @@ impl Who {
             Who::A | Who::Cleared => format!("SELECT tenancy.authenticate('{}')", token_of(tenants[0])),
             Who::B => format!("SELECT tenancy.authenticate('{}')", token_of(tenants[1])),
             Who::Expired => {
-                let token = Token::for_user("somebody").claim("tenant_id", tenants[0]).expires_in(1).sign();
+                let token = Token::for_user("somebody").claim("tenant_id", tenants[0]).expires_in(3).sign();
                 format!("SELECT tenancy.authenticate('{token}')")
             }
         };
         transaction.batch_execute(&statement).unwrap();
         match self {
             Who::Cleared => transaction.batch_execute("SELECT tenancy.clear_identity()").unwrap(),
-            Who::Expired => transaction.batch_execute("SELECT pg_sleep(1.1)").unwrap(),
+            Who::Expired => transaction.batch_execute("SELECT pg_sleep(3.1)").unwrap(),
             _ => (),
         }
     }

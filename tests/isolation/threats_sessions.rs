@@ -230,10 +230,10 @@ fn isolation_36_row_security_off_is_an_error_and_no_way_around() {
 fn an_expired_or_cleared_identity_shows_nothing() {
     let database = library();
     let mut app = database.connect("app");
-    let short = Token::for_user("somebody").claim("tenant_id", "tenant-a").expires_in(1).sign();
+    let short = Token::for_user("somebody").claim("tenant_id", "tenant-a").expires_in(3).sign();
     crate::world::with_token(&mut app, &short, |tx| {
         assert_eq!(ids(tx), ["1"]);
-        tx.batch_execute("SELECT pg_sleep(1.1)").unwrap();
+        tx.batch_execute("SELECT pg_sleep(3.1)").unwrap();
         assert!(ids(tx).is_empty());
         fails_with(tx.execute("INSERT INTO shop.essays (id) VALUES (5)", &[]), "42501");
     });
