@@ -53,7 +53,7 @@ END
 $$;
 
 COMMENT ON FUNCTION tenancy.consume_event(jsonb) IS
-'Takes an event envelope of contract H, or an array of them, and answers one row for each, in order: status processed, duplicate (taken before; result is the first answer) or rejected (result.reason). Each event id counts once within its tenant. ResourceConsumptionV1 is charged by consume_credits, org first, and credit.balance.changed and usage.recorded are published; BatchEssaysRegistered registers the batch. A business denial is processed, with result.success false. A bad envelope is rejected and does not raise; nor does one that is not younger than what trim_inbox() removed (reason outside_dedup_window). Errors: PT403 identity_in_force, 22023 (more than 10000), 55000.';
+'Takes an event envelope of contract H, or an array of them, and answers one row for each, in order: status processed, duplicate (taken before; result is the first answer) or rejected (result.reason). Each event id counts once within its tenant. metadata.namespace is the namespace of its user and organization, where they are not in the empty one. ResourceConsumptionV1 is charged by consume_credits, org first, and credit.balance.changed and usage.recorded are published; BatchEssaysRegistered registers the batch. A business denial is processed, with result.success false. A bad envelope is rejected and does not raise; nor does one that is not younger than what trim_inbox() removed (reason outside_dedup_window). Errors: PT403 identity_in_force, 22023 (more than 10000), 55000.';
 
 CREATE FUNCTION tenancy._take_event(
     document jsonb,
@@ -75,6 +75,7 @@ AS $$
 DECLARE
     data jsonb := _take_event.envelope -> 'data';
     org text := tenancy._event_org(_take_event.topic, _take_event.envelope);
+    namespace text := coalesce(_take_event.envelope #>> '{metadata,namespace}', '');
     tenant text;
     known record;
     forgotten timestamptz;
@@ -95,7 +96,8 @@ BEGIN
             explanation := 'data.user_id names nobody: there is nobody to attribute the event to';
         ELSE
             BEGIN
-                tenant := tenancy._tenant_of(tenancy._namespace(), data ->> 'user_id', org);
+                PERFORM tenancy._require_namespace(namespace);
+                tenant := tenancy._tenant_of(namespace, data ->> 'user_id', org);
             EXCEPTION WHEN OTHERS THEN
                 IF SQLSTATE NOT LIKE 'PT4%' AND SQLSTATE NOT LIKE '22%' THEN
                     RAISE;
@@ -144,7 +146,7 @@ BEGIN
         _take_event.status := 'processed';
         BEGIN
             SELECT p.result, p.stories INTO _take_event.result, _take_event.stories
-              FROM tenancy._process_event(tenant, _take_event.topic, org, data, correlation) AS p;
+              FROM tenancy._process_event(tenant, namespace, _take_event.topic, org, data, correlation) AS p;
         EXCEPTION WHEN OTHERS THEN
             -- A denial is an answer; anything else (a deadlock, a full disk) is not the event's fault.
             IF SQLSTATE NOT LIKE 'PT4%' AND SQLSTATE NOT LIKE '22%' THEN
@@ -199,6 +201,7 @@ COMMENT ON FUNCTION tenancy._reject_event(text, jsonb, text, text) IS 'Records a
 
 CREATE FUNCTION tenancy._process_event(
     tenant_id text,
+    namespace text,
     topic text,
     org_id text,
     data jsonb,
@@ -217,7 +220,8 @@ BEGIN
     CASE _process_event.topic
         WHEN 'huleedu.resource.consumption.v1' THEN
             SELECT c.result, c.stories INTO _process_event.result, _process_event.stories
-              FROM tenancy._charge_consumption(_process_event.tenant_id, data, _process_event.correlation_id) AS c;
+              FROM tenancy._charge_consumption(_process_event.tenant_id, _process_event.namespace, data,
+                                               _process_event.correlation_id) AS c;
         WHEN 'huleedu.batch.essays.registered.v1' THEN
             IF data -> 'essay_ids' = '[]' THEN
                 PERFORM tenancy._raise('22023', 'no_essays', 'essay_ids is empty', 'Name the essays of the batch.');
@@ -225,7 +229,7 @@ BEGIN
             IF jsonb_array_length(data -> 'essay_ids') > 10000 THEN
                 PERFORM tenancy._raise('22023', 'too_many_essays', 'A batch has at most 10000 essays', 'Register several batches.');
             END IF;
-            registered := tenancy._insert_batch(_process_event.tenant_id, tenancy._namespace(), (data ->> 'entity_id')::uuid,
+            registered := tenancy._insert_batch(_process_event.tenant_id, _process_event.namespace, (data ->> 'entity_id')::uuid,
                 data ->> 'user_id', _process_event.org_id,
                 -- As a set: an id that is listed twice is one slot.
                 ARRAY(SELECT DISTINCT essay FROM jsonb_array_elements_text(data -> 'essay_ids') AS essay ORDER BY essay),
@@ -251,10 +255,17 @@ BEGIN
 END
 $$;
 
-COMMENT ON FUNCTION tenancy._process_event(text, text, text, jsonb, uuid) IS
+COMMENT ON FUNCTION tenancy._process_event(text, text, text, text, jsonb, uuid) IS
 'Does what an event asks for. Raises where the business denies it.';
 
-CREATE FUNCTION tenancy._charge_consumption(tenant_id text, data jsonb, correlation_id uuid, OUT result jsonb, OUT stories jsonb[])
+CREATE FUNCTION tenancy._charge_consumption(
+    tenant_id text,
+    namespace text,
+    data jsonb,
+    correlation_id uuid,
+    OUT result jsonb,
+    OUT stories jsonb[]
+)
 LANGUAGE plpgsql
 AS $$
 DECLARE
@@ -262,11 +273,12 @@ DECLARE
     charge record;
     payer_org text := nullif(_charge_consumption.data ->> 'org_id', '');
     whole_day timestamptz := date_trunc('day', now(), 'UTC');
-    context jsonb := jsonb_build_object('user_id', _charge_consumption.data ->> 'user_id', 'org_id', payer_org);
+    context jsonb := tenancy._context(_charge_consumption.data ->> 'user_id', payer_org, _charge_consumption.namespace);
 BEGIN
     _charge_consumption.stories := '{}';
     SELECT c.success, c.new_balance, c.consumed_from INTO charge
-      FROM tenancy.consume_credits(
+      FROM tenancy._consume_credits(
+          namespace => _charge_consumption.namespace,
           user_id => _charge_consumption.data ->> 'user_id',
           org_id => payer_org,
           metric => _charge_consumption.data ->> 'resource_type',
@@ -314,7 +326,7 @@ BEGIN
 END
 $$;
 
-COMMENT ON FUNCTION tenancy._charge_consumption(text, jsonb, uuid) IS
+COMMENT ON FUNCTION tenancy._charge_consumption(text, text, jsonb, uuid) IS
 'Charges a ResourceConsumptionV1; its stories are credit.balance.changed (nothing where it was free) and usage.recorded. The period of usage is the day, UTC.';
 
 CREATE FUNCTION tenancy._consumption_cost(metric text, quantity integer) RETURNS numeric

@@ -4,6 +4,7 @@ CREATE FUNCTION tenancy._attribute_to_batch(
     batch_tenant text,
     batch_user text,
     batch_org text,
+    batch_namespace text,
     named_user text,
     named_org text,
     OUT user_id text,
@@ -21,7 +22,8 @@ BEGIN
     ELSE
         who := tenancy._attribute(
             coalesce(nullif(_attribute_to_batch.named_user, ''), _attribute_to_batch.batch_user),
-            coalesce(nullif(_attribute_to_batch.named_org, ''), _attribute_to_batch.batch_org));
+            coalesce(nullif(_attribute_to_batch.named_org, ''), _attribute_to_batch.batch_org),
+            _attribute_to_batch.batch_namespace);
     END IF;
     IF who.tenant_id <> _attribute_to_batch.batch_tenant THEN
         PERFORM tenancy._raise('PT403', 'batch_of_another_tenant', 'The batch belongs to another tenant than who asks',
@@ -37,7 +39,7 @@ BEGIN
 END
 $$;
 
-COMMENT ON FUNCTION tenancy._attribute_to_batch(text, text, text, text, text) IS
+COMMENT ON FUNCTION tenancy._attribute_to_batch(text, text, text, text, text, text) IS
 'Who an event about a batch is attributed to: the identity; without one, whom the service names, else the batch''s own. Errors: PT401, PT403 identity_mismatch, batch_of_another_tenant, batch_of_another_organization.';
 
 CREATE FUNCTION tenancy.comparison_count(students integer) RETURNS bigint
@@ -82,7 +84,7 @@ BEGIN
             'Pass the command''s envelope.');
     END IF;
     batch := tenancy._find_batch(dispatch_cj_assessment.batch_id);
-    who := tenancy._attribute_to_batch(batch.tenant_id, batch.user_id, batch.org_id,
+    who := tenancy._attribute_to_batch(batch.tenant_id, batch.user_id, batch.org_id, batch.namespace,
         tenancy._named(beside, 'user_id', 'command'), tenancy._named(beside, 'org_id', 'command'));
     SELECT jsonb_agg(jsonb_build_object('essay_id', e.essay_id, 'text_storage_id', e.text_storage_id, 'spellcheck_metrics', NULL)
                      ORDER BY e.essay_id COLLATE "C") INTO essays
@@ -112,7 +114,7 @@ BEGIN
     data := tenancy._require_model('huleedu.els.cj_assessment.requested.v1', data, 'command');
     RETURN tenancy._publish(batch.tenant_id, 'huleedu.els.cj_assessment.requested.v1', 'batch',
         dispatch_cj_assessment.batch_id::text, 'essay-lifecycle-service', data,
-        beside || jsonb_build_object('user_id', who.user_id, 'org_id', who.org_id),
+        beside - 'namespace' || tenancy._context(who.user_id, who.org_id, batch.namespace),
         coalesce(who.correlation_id,
                  tenancy._correlation_uuid(tenancy._named(dispatch_cj_assessment.command, 'correlation_id', 'command')),
                  batch.correlation_id));
@@ -141,13 +143,13 @@ BEGIN
         PERFORM tenancy._raise('22023', 'batch_id_mismatch', 'The request names another batch',
             'Leave batch_id out of the request, or name the same batch.', jsonb_build_object('parameter', 'request'));
     END IF;
-    who := tenancy._attribute_to_batch(batch.tenant_id, batch.user_id, batch.org_id,
+    who := tenancy._attribute_to_batch(batch.tenant_id, batch.user_id, batch.org_id, batch.namespace,
         tenancy._named(request_pipeline.request, 'user_id', 'request'), tenancy._named(request_pipeline.request, 'org_id', 'request'));
     data := tenancy._require_model('huleedu.commands.batch.pipeline.v1',
         jsonb_build_object('client_correlation_id', coalesce(who.correlation_id, batch.correlation_id))
         || request_pipeline.request || jsonb_build_object('batch_id', request_pipeline.batch_id, 'user_id', who.user_id), 'request');
     RETURN tenancy._publish(batch.tenant_id, 'huleedu.commands.batch.pipeline.v1', 'batch', request_pipeline.batch_id::text,
-        'api-gateway', data, jsonb_build_object('user_id', who.user_id, 'org_id', who.org_id),
+        'api-gateway', data, tenancy._context(who.user_id, who.org_id, batch.namespace),
         coalesce(who.correlation_id, (data ->> 'client_correlation_id')::uuid));
 END
 $$;
@@ -193,7 +195,7 @@ BEGIN
         'processing_id', report_consumption.processing_id,
         'consumed_at', tenancy._utc_text(clock_timestamp()));
     RETURN tenancy._publish(batch.tenant_id, 'huleedu.resource.consumption.v1', 'batch', report_consumption.batch_id::text,
-        report_consumption.service_name, data, jsonb_build_object('user_id', batch.user_id, 'org_id', batch.org_id),
+        report_consumption.service_name, data, tenancy._context(batch.user_id, batch.org_id, batch.namespace),
         coalesce(tenancy._correlation_uuid(tenancy.correlation_id()), batch.correlation_id));
 END
 $$;

@@ -6,6 +6,7 @@ CREATE FUNCTION tenancy._find_batch(
     OUT tenant_id text,
     OUT user_id text,
     OUT org_id text,
+    OUT namespace text,
     OUT course_code text,
     OUT expected_essay_count integer,
     OUT request jsonb,
@@ -32,9 +33,9 @@ BEGIN
                 'Call tenancy.act_as(user_id, org_id) first, to say whose.');
         END IF;
     END IF;
-    SELECT b.tenant_id, b.user_id, b.org_id, b.course_code, b.expected_essay_count, b.request, b.correlation_id, b.timeout_at,
+    SELECT b.tenant_id, b.user_id, b.org_id, b.namespace, b.course_code, b.expected_essay_count, b.request, b.correlation_id, b.timeout_at,
            b.created_at
-      INTO _find_batch.tenant_id, _find_batch.user_id, _find_batch.org_id, _find_batch.course_code,
+      INTO _find_batch.tenant_id, _find_batch.user_id, _find_batch.org_id, _find_batch.namespace, _find_batch.course_code,
            _find_batch.expected_essay_count, _find_batch.request, _find_batch.correlation_id, _find_batch.timeout_at,
            _find_batch.created_at
       FROM tenancy.batches AS b

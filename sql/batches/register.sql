@@ -86,7 +86,7 @@ BEGIN
             'user_id', who.user_id,
             'org_id', who.org_id,
             'class_id', checked -> 'class_id'),
-        jsonb_build_object('user_id', who.user_id, 'org_id', who.org_id), register_batch.correlation_id);
+        tenancy._context(who.user_id, who.org_id, who.namespace), register_batch.correlation_id);
     register_batch.status := 'registered';
 END
 $$;

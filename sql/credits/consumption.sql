@@ -3,6 +3,9 @@
 COMMENT ON FUNCTION tenancy.consume_credits(text, text, text, integer, text, text) IS
 'Charges amount units of a metric: their cost to the organization if it covers all of it, else to the user, never split; no seat or subscription is asked for. Returns success, the payer''s available credits, and consumed_from: org, user, or none for what is free; false and user where neither has enough, false and org where the member''s cap is reached. Every call leaves a row in credit_operations. org_id NULL or empty: the user pays. A user nobody registered is registered. Errors: PT404 organization_not_found; PT403 identity_mismatch; 22023, 22003, 55000. A rate limit named like the metric counts it (key user:id) and does not stop it. Contract H, consume_credits.';
 
+COMMENT ON FUNCTION tenancy._consume_credits(text, text, text, text, integer, text, text) IS
+'consume_credits for a user and an organization of a namespace, whatever identity is in force: for events, which bring their own.';
+
 COMMENT ON FUNCTION tenancy.check_credits(text, text, jsonb) IS
 'Whether consumption would be paid for: requirements is an object of metrics and units, and one source (org, else user) must cover the total. Returns allowed, required, available, source and denial_reason: rate_limit_exceeded where a rate limit named like a metric has no room for the user, insufficient_credits, or system_error where such a limit is set and cannot be asked (no shared memory). Reserves and writes nothing. Errors: PT404 organization_not_found; PT403 identity_mismatch; 22023, 22003, 55000. Contract H, check_credits.';
 

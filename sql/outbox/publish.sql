@@ -19,6 +19,7 @@ COMMENT ON FUNCTION tenancy._may_act_for_others() IS
 CREATE FUNCTION tenancy._attribute(
     named_user text,
     named_org text,
+    named_namespace text DEFAULT NULL,
     OUT user_id text,
     OUT org_id text,
     OUT tenant_id text,
@@ -57,13 +58,26 @@ BEGIN
     END IF;
     _attribute.user_id := _attribute.named_user;
     _attribute.org_id := nullif(_attribute.named_org, '');
-    _attribute.namespace := tenancy._namespace();
+    _attribute.namespace := tenancy._namespace(_attribute.named_namespace);
     _attribute.tenant_id := tenancy._tenant_of(_attribute.namespace, _attribute.user_id, _attribute.org_id);
 END
 $$;
 
-COMMENT ON FUNCTION tenancy._attribute(text, text) IS
+COMMENT ON FUNCTION tenancy._attribute(text, text, text) IS
 'Who an event or a batch is attributed to: the identity, which what is named must equal; without one, what the service role names. correlation_id: the identity''s, else NULL. There is no placeholder. Errors: PT401 not_authenticated, no_identity; PT403 identity_mismatch and those of the tenant; 22023.';
+
+CREATE FUNCTION tenancy._context(user_id text, org_id text, namespace text) RETURNS jsonb
+LANGUAGE plpgsql
+IMMUTABLE
+AS $$
+BEGIN
+    RETURN jsonb_build_object('user_id', _context.user_id, 'org_id', _context.org_id)
+        || CASE WHEN _context.namespace = '' THEN '{}' ELSE jsonb_build_object('namespace', _context.namespace) END;
+END
+$$;
+
+COMMENT ON FUNCTION tenancy._context(text, text, text) IS
+'Who an event is attributed to, as its envelope''s metadata say it: user_id, org_id, and the namespace of both unless it is the empty one. Ids of two namespaces may be equal and mean different customers.';
 
 CREATE FUNCTION tenancy._placeholder() RETURNS text
 LANGUAGE plpgsql
@@ -281,10 +295,10 @@ BEGIN
     who := tenancy._attribute(named_user, named_org);
     RETURN tenancy._publish(who.tenant_id, publish_event.event_type, publish_event.aggregate_type, publish_event.aggregate_id,
         coalesce(publish_event.metadata ->> 'source_service', 'pg_tenancy'), publish_event.data,
-        coalesce(publish_event.metadata, '{}') || jsonb_build_object('user_id', who.user_id, 'org_id', who.org_id),
+        coalesce(publish_event.metadata, '{}') - 'namespace' || tenancy._context(who.user_id, who.org_id, who.namespace),
         coalesce(who.correlation_id, tenancy._correlation_uuid(publish_event.metadata ->> 'correlation_id')));
 END
 $$;
 
 COMMENT ON FUNCTION tenancy.publish_event(text, jsonb, text, text, jsonb) IS
-'Publishes an event in the caller''s transaction and returns its id. It is attributed to the identity: a user_id or org_id in data or metadata must equal it; without an identity the service role names them there. Both are written into the envelope''s metadata. data of an event of contract H are checked. Errors: PT401 not_authenticated, no_identity; PT403 identity_mismatch, reserved_event_type (events of consumption and credits); 22023; 55000.';
+'Publishes an event in the caller''s transaction and returns its id. It is attributed to the identity: a user_id or org_id in data or metadata must equal it; without an identity the service role names them there. Both are written into the envelope''s metadata, with their namespace unless it is empty. data of an event of contract H are checked. Errors: PT401 not_authenticated, no_identity; PT403 identity_mismatch, reserved_event_type (events of consumption and credits); 22023; 55000.';

@@ -32,25 +32,52 @@ fn consume_credits(
     batch_id: default!(Option<&str>, "NULL"),
     correlation_id: default!(Option<&str>, "NULL"),
 ) -> TableIterator<'static, (name!(success, bool), name!(new_balance, Micros), name!(consumed_from, String))> {
-    pg::entry(|| {
-        require_installed()?;
-        let subject = Subject::named(user_id, org_id)?;
-        let metric = present(metric, "metric")?;
-        let units = amount.filter(|amount| *amount >= 0).ok_or_else(|| {
-            Error::new(State::INVALID_PARAMETER, "invalid_argument", "amount must be a number of units, not negative")
-                .hint("Pass how many units of the metric were consumed.")
-                .detail("parameter", "amount")
-        })?;
-        let cost = cost(metric, units.into())?;
-        let consumption = Consumption { subject, metric, units, cost, batch_id, correlation_id };
-        let done = consumption.run()?;
-        consumption.record(&done)?;
-        if done.success {
-            let Subject { user_id, namespace, organization, .. } = &consumption.subject;
-            limits::note(&tenant(*organization, user_id, namespace)?, metric, &limited(user_id), units.unsigned_abs())?;
-        }
-        Ok(TableIterator::once((done.success, Micros(done.balance.into()), done.consumed_from.to_owned())))
-    })
+    pg::entry(|| consume(None, user_id, org_id, metric, amount, batch_id, correlation_id))
+}
+
+/// The same for ids of a namespace that the caller answers for: an event's, which is consumed without an identity.
+#[pg_extern(name = "_consume_credits", volatile, parallel_unsafe)]
+#[allow(clippy::type_complexity, clippy::too_many_arguments)]
+fn consume_credits_of(
+    namespace: &str,
+    user_id: Option<&str>,
+    org_id: Option<&str>,
+    metric: Option<&str>,
+    amount: Option<i32>,
+    batch_id: Option<&str>,
+    correlation_id: Option<&str>,
+) -> TableIterator<'static, (name!(success, bool), name!(new_balance, Micros), name!(consumed_from, String))> {
+    pg::entry(|| consume(Some(namespace), user_id, org_id, metric, amount, batch_id, correlation_id))
+}
+
+type Answer = TableIterator<'static, (bool, Micros, String)>;
+
+fn consume(
+    namespace: Option<&str>,
+    user_id: Option<&str>,
+    org_id: Option<&str>,
+    metric: Option<&str>,
+    amount: Option<i32>,
+    batch_id: Option<&str>,
+    correlation_id: Option<&str>,
+) -> Result<Answer> {
+    require_installed()?;
+    let subject = Subject::named(namespace, user_id, org_id)?;
+    let metric = present(metric, "metric")?;
+    let units = amount.filter(|amount| *amount >= 0).ok_or_else(|| {
+        Error::new(State::INVALID_PARAMETER, "invalid_argument", "amount must be a number of units, not negative")
+            .hint("Pass how many units of the metric were consumed.")
+            .detail("parameter", "amount")
+    })?;
+    let cost = cost(metric, units.into())?;
+    let consumption = Consumption { subject, metric, units, cost, batch_id, correlation_id };
+    let done = consumption.run()?;
+    consumption.record(&done)?;
+    if done.success {
+        let Subject { user_id, namespace, organization, .. } = &consumption.subject;
+        limits::note(&tenant(*organization, user_id, namespace)?, metric, &limited(user_id), units.unsigned_abs())?;
+    }
+    Ok(TableIterator::once((done.success, Micros(done.balance.into()), done.consumed_from.to_owned())))
 }
 
 /// Who consumes: registered where it was not yet, for the contract's events name users nobody registered.
@@ -64,7 +91,7 @@ struct Subject<'a> {
 
 impl<'a> Subject<'a> {
     /// Errors: 22023; PT403 `identity_mismatch`; PT404 `organization_not_found`.
-    fn named(user_id: Option<&'a str>, org_id: Option<&'a str>) -> Result<Self> {
+    fn named(namespace: Option<&str>, user_id: Option<&'a str>, org_id: Option<&'a str>) -> Result<Self> {
         let user_id = present(user_id, "user_id")?;
         if user_id == PLACEHOLDER {
             return Err(Error::new(State::INVALID_PARAMETER, "invalid_argument", "user_id must name somebody")
@@ -72,7 +99,10 @@ impl<'a> Subject<'a> {
                 .detail("parameter", "user_id"));
         }
         let org_id = org_id.filter(|id| !id.trim().is_empty());
-        let namespace = payer::allow(user_id, org_id)?;
+        let namespace = match namespace {
+            Some(namespace) => namespace.to_owned(),
+            None => payer::allow(user_id, org_id)?,
+        };
         let organization =
             org_id.map(|id| payer::organization(&namespace, id)?.ok_or_else(organization_not_found)).transpose()?;
         let user = match payer::user(&namespace, user_id)? {

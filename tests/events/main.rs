@@ -9,6 +9,7 @@ mod exactly_once;
 mod hostile;
 mod inbox;
 mod logical;
+mod namespaces;
 mod outbox;
 mod payloads;
 mod polling;
