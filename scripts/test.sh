@@ -2,7 +2,7 @@
 # Runs every test: unit and in-database (cargo test --lib), then from outside (tests/*.rs).
 # PGT_PG_MAJOR=16: on another version of the server. IGNORED=1: only the tests that need a second one beside it.
 # T=name runs only the tests whose name contains it; S=lib only the first kind, S=file only those of tests/file.rs;
-# SHOW=1 shows what passing tests print: seeds, counts, the longest stall.
+# SHOW=1 shows what else passing tests print; seeds, figures and skipped tests are always seen.
 # shellcheck source=scripts/setup.sh
 . "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 
@@ -45,4 +45,6 @@ step "Results"
 grep -E '^(## | +Running |test result:|test .* FAILED$|error: )' "$LOG" | sed -E 's/^## //; s/ \(target[^)]*\)//' || true
 awk '/^test result:/ { passed += $4; failed += $6; ignored += $8 }
     END { printf "\nall: %d passed; %d failed; %d ignored\n", passed, failed, ignored }' "$LOG"
+SKIPPED=$(grep -o 'skipped: .*' "$LOG" | sort | uniq -c || true)
+if [ -n "$SKIPPED" ]; then printf '\nSkipped, and counted above as passed:\n%s\n' "$SKIPPED"; fi
 if [ "$STATUS" != 0 ]; then die "some tests failed."; fi

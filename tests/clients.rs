@@ -55,7 +55,8 @@ print("done")
 #[test]
 fn sqlalchemy_runs_as_the_page_says() {
     let Some(python) = std::env::var_os("PGT_PYTHON") else {
-        return eprintln!("skipped: PGT_PYTHON names no Python with SQLAlchemy (scripts/peers.sh)");
+        crate::common::say!("skipped: PGT_PYTHON names no Python with SQLAlchemy (scripts/peers.sh)");
+        return;
     };
     let database = cluster().database();
     database

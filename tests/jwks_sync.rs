@@ -80,7 +80,7 @@ fn said(output: &Output) -> String {
 #[test]
 fn it_brings_a_provider_s_keys_and_retires_what_is_gone() {
     let Some(python) = std::env::var_os("PGT_PYTHON") else {
-        eprintln!("skipped: PGT_PYTHON names no Python (scripts/peers.sh)");
+        crate::common::say!("skipped: PGT_PYTHON names no Python (scripts/peers.sh)");
         return;
     };
     let database = cluster().database();
@@ -148,7 +148,7 @@ fn it_brings_a_provider_s_keys_and_retires_what_is_gone() {
 #[test]
 fn as_a_service_it_asks_only_for_what_has_changed() {
     let Some(python) = std::env::var_os("PGT_PYTHON") else {
-        eprintln!("skipped: PGT_PYTHON names no Python (scripts/peers.sh)");
+        crate::common::say!("skipped: PGT_PYTHON names no Python (scripts/peers.sh)");
         return;
     };
     let database = cluster().database();

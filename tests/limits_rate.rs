@@ -200,7 +200,7 @@ fn sixty_four_sessions_get_exactly_what_the_limit_gives() {
     let span =
         counts.iter().map(|(_, last)| last.duration_since(*begun.get().unwrap()).as_secs_f64()).fold(0.0, f64::max);
     let most = 50.0 + 500.0 * span;
-    println!("admitted {admitted} of at most {most:.1} in {span:.3} s");
+    crate::common::say!("admitted {admitted} of at most {most:.1} in {span:.3} s");
     assert!(admitted as f64 <= most, "admitted {admitted}, at most {most}");
     assert!(admitted as f64 >= 0.99 * (50.0 + 500.0 * seconds), "admitted {admitted}, less than 99 % of {most}");
 }
@@ -220,7 +220,7 @@ fn pgbench_figures() {
             cluster().client("pgbench", &["-n", "-M", "prepared", "-c", "8", "-T", "2", "-f", script, &database.name]);
         let said = String::from_utf8_lossy(&output.stdout);
         let tps = said.lines().find(|line| line.starts_with("tps")).unwrap_or_else(|| panic!("{said}"));
-        println!("{name}: {tps}");
+        crate::common::say!("{name}: {tps}");
     }
 }
 

@@ -25,7 +25,7 @@ fn tools() -> Option<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let script = Command::new("bash").arg(root.join("scripts/monitoring_tools.sh")).stdin(Stdio::null()).status();
     if !script.is_ok_and(|status| status.success()) {
-        eprintln!("skipped: Debian's prometheus and its exporter cannot be had here");
+        crate::common::say!("skipped: Debian's prometheus and its exporter cannot be had here");
         return None;
     }
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);

@@ -41,7 +41,7 @@ const STRICTER: [(&str, &str, &str); 18] = [
 #[test]
 fn pyjwt_and_we_agree_but_for_what_is_explained() {
     let Some(python) = std::env::var_os("PGT_PYTHON") else {
-        eprintln!("skipped: PGT_PYTHON names no Python with PyJWT (scripts/peers.sh)");
+        crate::common::say!("skipped: PGT_PYTHON names no Python with PyJWT (scripts/peers.sh)");
         return;
     };
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/peers/pyjwt_oracle.py");
@@ -57,7 +57,7 @@ fn pyjwt_and_we_agree_but_for_what_is_explained() {
 
     let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("the clock is past 1970");
     let seed = std::env::var("PGT_SEED").unwrap_or_else(|_| now.subsec_nanos().to_string());
-    println!("seed {seed} (PGT_SEED={seed} repeats the mutations)");
+    crate::common::say!("seed {seed} (PGT_SEED={seed} repeats the mutations)");
     let generated = run(&[&seed, TOKENS, ISSUER, AUDIENCE, &now.as_secs().to_string(), &keys]);
     let cases: Vec<Map<String, Value>> =
         generated.lines().map(|line| serde_json::from_str(line).expect("a line is an object")).collect();
@@ -91,7 +91,7 @@ fn pyjwt_and_we_agree_but_for_what_is_explained() {
             *unexplained.entry(class).or_default() += 1;
         }
     }
-    println!("both accept {agreed_valid}, both refuse {agreed_refused}, explained differences {explained}");
+    crate::common::say!("both accept {agreed_valid}, both refuse {agreed_refused}, explained differences {explained}");
     assert!(unexplained.is_empty(), "seed {seed}: differences that nobody explained: {unexplained:#?}");
     assert!(agreed_valid > 200 && agreed_refused > 1000, "the generator has gone stale");
 }

@@ -94,7 +94,7 @@ fn rows(client: &mut Client, statements: &str) -> Result<Vec<[Option<String>; 3]
 #[test]
 fn identity_11_ten_thousand_transactions_over_four_connections_show_no_wrong_row() {
     let Some(program) = std::env::var_os("PGT_PGBOUNCER") else {
-        eprintln!("skipped: PGT_PGBOUNCER names no PgBouncer (scripts/peers.sh)");
+        crate::common::say!("skipped: PGT_PGBOUNCER names no PgBouncer (scripts/peers.sh)");
         return;
     };
     let database = cluster().database();
@@ -113,7 +113,7 @@ fn identity_11_ten_thousand_transactions_over_four_connections_show_no_wrong_row
     let begun = Instant::now();
     let pids: BTreeSet<String> =
         in_parallel(CLIENTS, |index| session(&database, index)).into_iter().flatten().collect();
-    println!("{TRANSACTIONS} transactions in {:?} over {} server connections", begun.elapsed(), pids.len());
+    crate::common::say!("{TRANSACTIONS} transactions in {:?} over {} server connections", begun.elapsed(), pids.len());
     assert!((2..=SERVER_CONNECTIONS).contains(&pids.len()), "{pids:?}");
 }
 

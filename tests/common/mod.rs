@@ -12,7 +12,16 @@
 //!     refused(app.query("SELECT tenancy.authenticate($1)", &[&token]), "PT401", "unknown_issuer");
 //! }
 //! ```
-#![allow(dead_code, unused_imports)] // each test binary uses its own part
+#![allow(dead_code, unused_imports, unused_macros)] // each test binary uses its own part
+
+/// A line that is seen in passing tests too, where `println!` is not: seeds, figures, and why a test was skipped.
+macro_rules! say {
+    ($($part:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stderr().lock(), $($part)*);
+    }};
+}
+pub(crate) use say;
 
 mod cluster;
 pub mod copies;

@@ -10,7 +10,7 @@ pub fn shared_file(name: &str) -> Option<PathBuf> {
         .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared"), PathBuf::from);
     let file = folder.join(name);
     if !file.exists() {
-        eprintln!("skipped: {} is not there (PGT_SHARED names its folder)", file.display());
+        super::say!("skipped: {} is not there (PGT_SHARED names its folder)", file.display());
         return None;
     }
     Some(file)

@@ -26,7 +26,7 @@ fn unix_micros() -> i64 {
 fn random_operations_agree_with_the_model() {
     let operations = setting("PGT_OPERATIONS", 24_000);
     let seed = setting("PGT_SEED", unix_micros() as u64);
-    println!("PGT_SEED={seed} PGT_OPERATIONS={operations}");
+    crate::common::say!("PGT_SEED={seed} PGT_OPERATIONS={operations}");
     let world = world();
     let database = &world.database;
     let subjects: Vec<Mutex<Subject>> = subjects(database, seed).into_iter().map(Mutex::new).collect();
@@ -76,7 +76,7 @@ fn random_operations_agree_with_the_model() {
         .query_one("SELECT sum(seq)::bigint FROM tenancy.credit_pools", &[])
         .expect("the pools can be read")
         .get(0);
-    println!("{operations} operations over {last} days made {entries} ledger entries");
+    crate::common::say!("{operations} operations over {last} days made {entries} ledger entries");
     assert!(entries > operations as i64 / 4, "most operations should do something");
 }
 

@@ -26,7 +26,7 @@ fn seed() -> u64 {
         .ok()
         .and_then(|seed| seed.parse().ok())
         .unwrap_or_else(|| u64::from(std::process::id()));
-    eprintln!("PGT_SEED={seed}");
+    crate::common::say!("PGT_SEED={seed}");
     seed
 }
 
@@ -64,7 +64,7 @@ fn every_event_is_charged_once() {
     });
     let (sessions, processes) =
         (run.sessions_killed.load(Ordering::Relaxed), run.processes_killed.load(Ordering::Relaxed));
-    eprintln!("killed: {sessions} sessions, {processes} processes");
+    crate::common::say!("killed: {sessions} sessions, {processes} processes");
     assert!(sessions > 0 && processes > 0);
     every_event_counts_once(&run.database);
 }

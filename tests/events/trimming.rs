@@ -38,7 +38,7 @@ fn the_outbox_does_not_grow_without_end() {
             .unwrap();
         sizes.push(size(&mut superuser));
     }
-    eprintln!("bytes after each round: {sizes:?}");
+    crate::common::say!("bytes after each round: {sizes:?}");
     assert!(sizes[11] <= sizes[3] + sizes[3] / 4, "{sizes:?}");
     for table in ["event_outbox", "event_deliveries", "event_streams"] {
         assert_eq!(one::<i64>(&mut superuser, &format!("SELECT count(*) FROM tenancy.{table}")), 0, "{table}");

@@ -36,7 +36,7 @@ fn fill(file: &std::path::Path) -> usize {
 #[test]
 fn a_full_disk_loses_nothing_acknowledged() {
     if !can_mount() {
-        eprintln!("skipped: this user cannot mount a small volume");
+        crate::common::say!("skipped: this user cannot mount a small volume");
         return;
     }
     let settings = vec![

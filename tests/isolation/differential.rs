@@ -172,7 +172,7 @@ fn whatever_a_asks_the_answer_does_not_depend_on_b() {
     let clock = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos() as u64;
     let seed = number("PGT_SEED", clock) | 1;
     let queries = number("PGT_QUERIES", 3000);
-    println!("differential: {queries} statements, PGT_SEED={seed}");
+    crate::common::say!("differential: {queries} statements, PGT_SEED={seed}");
     let mut dice = Dice(seed);
     let databases = [shop(), shop()];
     make(&databases[0], true);
@@ -200,6 +200,6 @@ fn whatever_a_asks_the_answer_does_not_depend_on_b() {
             if keep { transaction.commit().unwrap() } else { transaction.rollback().unwrap() }
         }
     }
-    println!("differential: {told} answers with rows, {refused} refusals");
+    crate::common::say!("differential: {told} answers with rows, {refused} refusals");
     assert!(told > queries / 3 && refused > 0, "the statements are worth asking");
 }

@@ -22,7 +22,7 @@ fn the_page_on_testing_policies_runs_and_passes() {
     let at_hand = "SELECT (count(*) > 0)::text FROM pg_available_extensions WHERE name = 'pgtap'";
     let major = "SELECT current_setting('server_version_num')::integer / 10000 || ''";
     if value(&mut superuser, at_hand) == "false" && value(&mut superuser, major) != "15" {
-        println!("skipped: this server, a copy without Debian's packages, has no pgTAP");
+        crate::common::say!("skipped: this server, a copy without Debian's packages, has no pgTAP");
         return;
     }
     superuser.batch_execute("CREATE EXTENSION pgtap").expect("scripts/setup.sh installs pgTAP");

@@ -379,7 +379,7 @@ fn isolation_matrix() {
             cases += 3;
         }
     }
-    println!(
+    crate::common::say!(
         "isolation matrix: {} tables × {} ways × {} identities, {cases} cases",
         targets.len(),
         WAYS.len() + 3,

@@ -135,7 +135,7 @@ fn a_live_table_is_protected_while_clients_use_it() {
     });
     assert!(complaints.is_empty(), "a client saw an error: {complaints:#?}");
     let (stall, transactions) = longest_stall(&database);
-    println!(
+    crate::common::say!(
         "{} rows protected in {took:.1?}; {transactions} transactions of 4 clients, longest stall {stall:.0?}",
         rows()
     );

@@ -51,7 +51,7 @@ fn estimates_follow_the_tenant_s_real_share() {
     let mut app = database.connect("app");
     for (tenant, rows) in [("big", 90_000.0), ("tenant-7", 100.0)] {
         let estimated = as_tenant(&mut app, tenant, |tx| estimate(&plan(tx, "SELECT * FROM shop.essays")));
-        println!("{tenant}: {rows} rows, estimated {estimated}");
+        crate::common::say!("{tenant}: {rows} rows, estimated {estimated}");
         assert!((rows / 2.0..=rows * 2.0).contains(&estimated), "{tenant}: {estimated}");
     }
 }

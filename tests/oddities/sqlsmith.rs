@@ -127,7 +127,7 @@ fn made_up_statements_crash_nothing_and_show_no_other_tenant() {
     two_tenants(&database);
     let seed = std::env::var("PGT_SEED")
         .map_or_else(|_| u64::from(std::process::id()), |seed| seed.parse().expect("PGT_SEED is a number"));
-    println!("PGT_SEED={seed}");
+    crate::common::say!("PGT_SEED={seed}");
     let token = Token::for_member("ada", "acme").claim("org_role", "admin").sign();
     let (application, operator) = std::thread::scope(|scope| {
         let application = scope.spawn(|| run(&database, "app", seed, Some(&token)));
@@ -135,7 +135,11 @@ fn made_up_statements_crash_nothing_and_show_no_other_tenant() {
         (application.join().expect("the application's statements"), operator.join().expect("the operator's statements"))
     });
     let (seen, run, answered) = application;
-    println!("application: {run} statements, {answered} answered; operator: {}, {} answered", operator.1, operator.2);
+    crate::common::say!(
+        "application: {run} statements, {answered} answered; operator: {}, {} answered",
+        operator.1,
+        operator.2
+    );
     assert!(seen.is_empty(), "rows of another tenant: {seen:#?}");
     assert!(answered > 5 && operator.2 > 5, "too few: {answered} and {} answered", operator.2);
     let log = cluster.log();

@@ -42,6 +42,8 @@ pub fn ask(peer: Peer, request: &Value) -> Option<Value> {
 }
 
 fn skipped(peer: Peer) -> Option<Value> {
-    eprintln!("skipped: {peer:?} is not installed (scripts/test.sh does it where the registries can be reached)");
+    crate::common::say!(
+        "skipped: {peer:?} is not installed (scripts/test.sh does it where the registries can be reached)"
+    );
     None
 }
