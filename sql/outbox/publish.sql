@@ -115,34 +115,22 @@ DECLARE
     number bigint;
 BEGIN
     -- The row is locked until the commit: the next event of the aggregate waits, so commits come in the sequence's order.
-    FOR attempt IN 1..2 LOOP
-        UPDATE tenancy.event_streams AS s
-           SET last_sequence = s.last_sequence + 1
-         WHERE s.tenant_id = _next_sequence.tenant_id
-           AND s.aggregatetype = _next_sequence.aggregate_type
-           AND s.aggregateid = _next_sequence.aggregate_id
-        RETURNING s.last_sequence INTO number;
-        EXIT WHEN FOUND;
-        INSERT INTO tenancy.event_streams AS s (tenant_id, aggregatetype, aggregateid, last_sequence)
-        VALUES (_next_sequence.tenant_id, _next_sequence.aggregate_type, _next_sequence.aggregate_id, 1)
-        ON CONFLICT ON CONSTRAINT event_streams_pkey DO NOTHING
-        RETURNING s.last_sequence INTO number;
-        IF FOUND THEN
-            -- Read with the row in hand: an earlier one of this aggregate may have been removed while the insert waited.
-            number := number + tenancy._forgotten_sequence(_next_sequence.tenant_id);
-            UPDATE tenancy.event_streams AS s
-               SET last_sequence = number
-             WHERE s.tenant_id = _next_sequence.tenant_id
-               AND s.aggregatetype = _next_sequence.aggregate_type
-               AND s.aggregateid = _next_sequence.aggregate_id
-               AND number > 1;
-            EXIT;
-        END IF;
-    END LOOP;
-    IF number IS NULL THEN
-        PERFORM tenancy._raise('40001', 'stream_made_meanwhile', 'Another transaction published the first event of this aggregate',
-            'Run the transaction again.');
+    -- One statement, since trim_events may remove the row between two.
+    INSERT INTO tenancy.event_streams AS s (tenant_id, aggregatetype, aggregateid, last_sequence)
+    VALUES (_next_sequence.tenant_id, _next_sequence.aggregate_type, _next_sequence.aggregate_id, 1)
+    ON CONFLICT ON CONSTRAINT event_streams_pkey DO UPDATE SET last_sequence = s.last_sequence + 1
+    RETURNING s.last_sequence INTO number;
+    IF number > 1 THEN
+        RETURN number;
     END IF;
+    -- A new row. Read with it in hand: an earlier one of this aggregate may have been removed while the insert waited.
+    number := number + tenancy._forgotten_sequence(_next_sequence.tenant_id);
+    UPDATE tenancy.event_streams AS s
+       SET last_sequence = number
+     WHERE s.tenant_id = _next_sequence.tenant_id
+       AND s.aggregatetype = _next_sequence.aggregate_type
+       AND s.aggregateid = _next_sequence.aggregate_id
+       AND number > 1;
     RETURN number;
 END
 $$;
