@@ -8,6 +8,9 @@ use pgrx::iter::TableIterator;
 use pgrx::{name, pg_extern};
 use serde_json::Value;
 
+/// A set of keys of any provider is far smaller; reading a larger one would take its size in memory several times.
+const MAX_JWKS_BYTES: usize = 1024 * 1024;
+
 /// Checks an issuer's configuration; true, or 22023.
 #[pg_extern(name = "_check_issuer", stable, parallel_safe)]
 fn check_issuer(
@@ -127,6 +130,9 @@ fn master_key_file_sha256() -> String {
 #[pg_extern(stable, parallel_safe)]
 fn jws_verify(jwk: pg::Jsonb, jws: &str) -> bool {
     pg::entry(move || {
+        if jwk.size() > MAX_JWKS_BYTES {
+            return Err(refused(KeyReason::InvalidJwk));
+        }
         let jwk = parse(Some(&jwk.text()), KeyReason::InvalidJwk)?;
         let keys = match jwk.get("keys") {
             Some(_) => KeySet::parse(&jwk).map_err(refused)?.keys,
@@ -152,7 +158,8 @@ fn public(key: &Key) -> pg::Result<(String, Option<String>, String)> {
 }
 
 fn parse(text: Option<&str>, otherwise: KeyReason) -> pg::Result<Value> {
-    text.and_then(|text| serde_json::from_str(text).ok()).ok_or_else(|| refused(otherwise))
+    let small = text.filter(|text| text.len() <= MAX_JWKS_BYTES);
+    small.and_then(|text| serde_json::from_str(text).ok()).ok_or_else(|| refused(otherwise))
 }
 
 fn refused(reason: KeyReason) -> Error {

@@ -9,7 +9,7 @@ use pgrx::pg_sys::{self, Datum};
 use pgrx::pgrx_sql_entity_graph::metadata::{
     ArgumentError, ReturnsError, ReturnsRef, SqlMappingRef, SqlTranslatable, TypeOrigin,
 };
-use pgrx::{FromDatum, IntoDatum};
+use pgrx::{FromDatum, IntoDatum, PgSqlErrorCode};
 
 /// The bytes of a `jsonb` value, with its varlena header.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,7 +32,8 @@ impl Jsonb {
         // SAFETY: C calls only; the argument is a jsonb, and the result a string that ends in a zero byte.
         unsafe {
             let text = boundary(|| raw::DirectFunctionCall1Coll(raw::jsonb_out, pg_sys::InvalidOid, self.copy()));
-            std::ffi::CStr::from_ptr(text.cast_mut_ptr()).to_string_lossy().into_owned()
+            let text = copied(std::ffi::CStr::from_ptr(text.cast_mut_ptr()).to_bytes());
+            String::from_utf8(text).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())
         }
     }
 
@@ -86,6 +87,16 @@ impl Jsonb {
     }
 }
 
+/// A copy in Rust's memory, whose own way to run out of it would end the server: here it is Postgres' error.
+fn copied(bytes: &[u8]) -> Vec<u8> {
+    let mut copy = Vec::new();
+    if copy.try_reserve_exact(bytes.len()).is_err() {
+        pgrx::ereport!(ERROR, PgSqlErrorCode::ERRCODE_OUT_OF_MEMORY, "out of memory");
+    }
+    copy.extend_from_slice(bytes);
+    copy
+}
+
 impl IntoDatum for Jsonb {
     fn into_datum(self) -> Option<Datum> {
         Some(self.copy())
@@ -105,7 +116,7 @@ impl FromDatum for Jsonb {
         unsafe {
             let value = pg_sys::pg_detoast_datum(datum.cast_mut_ptr());
             let bytes = std::slice::from_raw_parts(value.cast::<u8>(), pgrx::varsize_4b(value));
-            Some(Self(bytes.into()))
+            Some(Self(copied(bytes).into_boxed_slice()))
         }
     }
 }
