@@ -16,6 +16,7 @@ mod common;
 mod consumption;
 mod core;
 mod documentation;
+mod fallbacks;
 mod grants;
 mod hot_path;
 mod integrity;
