@@ -42,12 +42,14 @@ compile_server() {
     tar -xf "$PGT_SERVERS"/apt/source/postgresql-"$PGT_PG_MAJOR"_*.orig.tar.* -C "$source" --strip-components=1
     (
         cd "$source" || exit
-        CFLAGS=-O1 ./configure --quiet --prefix="$tree.new" --without-icu --without-readline --without-zlib
+        CFLAGS=-O1 ./configure --quiet --prefix="$tree" --without-icu --without-readline --without-zlib
         make -s -j2
-        make -s install
+        rm -rf "$PGT_SERVERS/installed"
+        make -s install DESTDIR="$PGT_SERVERS/installed"
     ) 9>&-
-    mv "$tree.new" "$tree"
-    rm -rf "$source" "$PGT_SERVERS/apt"
+    # The programs find their libraries by the name of the folder they were made for.
+    mv "$PGT_SERVERS/installed$tree" "$tree"
+    rm -rf "$source" "$PGT_SERVERS/apt" "$PGT_SERVERS/installed"
 }
 
 find_server() {

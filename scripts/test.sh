@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Runs every test: unit and in-database (cargo test --lib), then from outside (tests/*.rs).
-# PGT_PG_MAJOR=16: on another version of the server. IGNORED=1: only the tests that need a second one beside it.
-# T=name runs only the tests whose name contains it; S=lib only the first kind, S=file only those of tests/file.rs;
+# PGT_PG_MAJOR=16: on another version of the server. PGT_OLD_BIN: an older one beside it, for tests/pg_upgrade.rs alone.
+# T=name runs only the tests whose name contains it; S=lib only the first kind, S=file only those of tests/file.rs
+# (several: S="lib credits isolation");
 # SHOW=1 shows what else passing tests print; seeds, figures and skipped tests are always seen.
 # shellcheck source=scripts/setup.sh
 . "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
@@ -13,7 +14,6 @@ export CARGO_PGRX_TEST_PGDATA=$PGT_SCRATCH/in-database
 as_server_user mkdir -p "$CARGO_PGRX_TEST_PGDATA"
 export PGT_MASTER_KEY_FILE=$PGT_SCRATCH/master.key
 as_server_user sh -c 'umask 077; openssl rand -base64 32 >"$1"' sh "$PGT_MASTER_KEY_FILE"
-export PGT_OLD_BIN=$PGT_TARGET/pgrx/bin
 cd "$PGT_ROOT"
 LOG=$PGT_SCRATCH/log
 : >"$LOG"
@@ -28,17 +28,21 @@ run_tests() {
     if ! "$@" ${FILTER:+"$FILTER"} ${SHOW:+-- --nocapture} 9>&- 2>&1 | tee -a "$LOG"; then STATUS=1; fi
 }
 
-if [ -z "$SUITE" ] || [ "$SUITE" = lib ]; then
+OUTSIDE=()
+read -ra SUITES <<<"${SUITE:-*}"
+for suite in "${SUITES[@]}"; do if [ "$suite" != lib ]; then OUTSIDE+=(--test "$suite"); fi; done
+case " $SUITE " in '  ' | *' lib '*)
     run_tests "Unit tests and tests inside the database" \
         cargo test --no-fail-fast "${PGT_CARGO_TEST_FEATURES[@]}" --lib
-fi
-if [ "$SUITE" != lib ]; then
-    case $SUITE in '' | upgrade) build_next_version ;; esac
+    ;;
+esac
+if [ ${#OUTSIDE[@]} != 0 ]; then
+    case " $SUITE " in '  ' | *' upgrade '*) build_next_version ;; esac
     install_extension
     # shellcheck source=scripts/peers.sh
     . "$PGT_ROOT/scripts/peers.sh"
     run_tests "Tests from outside" \
-        cargo test --no-fail-fast "${PGT_CARGO_FEATURES[@]}" --test "${SUITE:-*}" ${IGNORED:+-- --ignored}
+        cargo test --no-fail-fast "${PGT_CARGO_FEATURES[@]}" "${OUTSIDE[@]}" ${PGT_OLD_BIN:+-- --ignored}
 fi
 
 step "Results"

@@ -1,5 +1,5 @@
-//! pg_upgrade from PostgreSQL 15 to the version under test. Needs two servers: `make test-matrix` runs it, with
-//! PGT_OLD_BIN naming the wrappers of the older one.
+//! pg_upgrade to the version under test from the one before it. Needs two servers: `make test-matrix` runs it, with
+//! PGT_OLD_BIN naming the wrappers of the older one. Not from Debian's 15.20: docs/how-to/upgrade.md says why.
 
 mod common;
 
@@ -22,6 +22,10 @@ fn last_lines(cluster: &Cluster) -> String {
     String::from_utf8_lossy(&found.stdout).into_owned()
 }
 
+fn major(client: &mut postgres::Client) -> i32 {
+    client.query_one("SELECT current_setting('server_version_num')::int / 10000", &[]).unwrap().get(0)
+}
+
 #[test]
 #[ignore = "two versions of the server: make test-matrix"]
 fn a_database_in_use_goes_through_pg_upgrade() {
@@ -32,6 +36,7 @@ fn a_database_in_use_goes_through_pg_upgrade() {
     // Template databases of the tests are not part of it.
     client.batch_execute("DROP DATABASE pgt_template").unwrap();
     let (data, expected) = (rows(&mut client), objects(&mut client));
+    let old_server = major(&mut client);
     drop(client);
     old.stop();
 
@@ -50,11 +55,13 @@ fn a_database_in_use_goes_through_pg_upgrade() {
     new.resume();
     let upgraded = new.existing(&database.name);
     let mut client = upgraded.superuser();
-    let server: i32 =
-        client.query_one("SELECT current_setting('server_version_num')::int / 10000", &[]).unwrap().get(0);
-    assert!(server > 15, "{server}");
+    let server = major(&mut client);
+    assert_ne!(server, old_server, "another server");
     assert_eq!(rows(&mut client), data);
-    assert_eq!(difference(&expected, &objects(&mut client)), Vec::<String>::new(), "before (-) and after (+)");
+    let mut changed = difference(&expected, &objects(&mut client));
+    // A privilege that an owner has by himself from 17 on.
+    changed.retain(|line| !line.contains(" grants MAINTAIN to postgres"));
+    assert_eq!(changed, Vec::<String>::new(), "before (-) and after (+)");
     goes_on(&upgraded);
     clean(&mut client);
 }

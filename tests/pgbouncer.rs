@@ -64,7 +64,7 @@ fn start(program: &std::ffi::OsStr, database: &Database) -> Bouncer {
         .spawn()
         .expect("sh runs");
     let bouncer = Bouncer { watcher };
-    let deadline = Instant::now() + Duration::from_secs(20);
+    let deadline = Instant::now() + Duration::from_secs(60);
     while !folder.join(format!(".s.PGSQL.{PORT}")).exists() {
         let said = fs::read_to_string(&log).unwrap_or_default();
         assert!(Instant::now() < deadline, "pgbouncer does not start:\n{said}");

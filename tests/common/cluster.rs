@@ -223,7 +223,9 @@ impl Drop for Cluster {
     }
 }
 
-const INITDB: [&str; 8] = ["-U", "postgres", "-A", "trust", "--no-sync", "-E", "UTF8", "--locale=C"];
+/// With checksums, which 18 makes by itself and pg_upgrade wants alike on both sides.
+const INITDB: [&str; 9] =
+    ["-U", "postgres", "-A", "trust", "--no-sync", "-E", "UTF8", "--locale=C", "--data-checksums"];
 
 /// A fresh data folder. initdb takes seconds on a busy machine, a copy does not: all binaries of one `make test`
 /// share what the first one made.
@@ -309,7 +311,7 @@ fn write_for_server(file: &Path, content: &str, mode: u32) {
 
 /// Root hands what it made to the user the server runs as; anybody else is that user.
 fn give_to_server(file: &Path) {
-    if fs::metadata("/proc/self").expect("/proc is mounted").uid() != 0 {
+    if !is_root() {
         return;
     }
     let id = |flag: &str| {
@@ -317,6 +319,20 @@ fn give_to_server(file: &Path) {
         String::from_utf8_lossy(&output.stdout).trim().parse::<u32>().expect("the user postgres exists")
     };
     chown(file, Some(id("-u")), Some(id("-g"))).expect("root can change an owner");
+}
+
+fn is_root() -> bool {
+    fs::metadata("/proc/self").expect("/proc is mounted").uid() == 0
+}
+
+/// A program that runs as the server's user, whose processes it may touch.
+pub fn as_server(program: &str) -> Command {
+    if !is_root() {
+        return Command::new(program);
+    }
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid=postgres", "--regid=postgres", "--init-groups", program]);
+    command
 }
 
 /// The folder of programs that scripts/setup.sh makes.

@@ -31,7 +31,7 @@ mod pages;
 mod shared;
 mod tokens;
 
-pub use cluster::{Cluster, Options, cluster, wrappers};
+pub use cluster::{Cluster, Options, as_server, cluster, wrappers};
 pub use database::{Database, Notices};
 pub use errors::{disconnected, fails_with, refused};
 pub use pages::{psql, sql_blocks};

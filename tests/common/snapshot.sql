@@ -27,8 +27,9 @@ FROM (
       LEFT JOIN pg_attrdef d ON d.adrelid = c.oid AND d.adnum = a.attnum
      WHERE c.relnamespace = 'tenancy'::regnamespace AND c.relkind IN ('r', 'p', 'v', 'm')
     UNION ALL
+    -- Not NOT NULL, which is the column's above and a constraint too from 18 on.
     SELECT format('constraint %s.%s %s', c.conrelid::regclass, c.conname, pg_get_constraintdef(c.oid))
-      FROM pg_constraint c WHERE c.connamespace = 'tenancy'::regnamespace
+      FROM pg_constraint c WHERE c.connamespace = 'tenancy'::regnamespace AND c.contype <> 'n'
     UNION ALL
     SELECT format('index %s', pg_get_indexdef(i.indexrelid))
       FROM pg_index i JOIN pg_class c ON c.oid = i.indrelid WHERE c.relnamespace = 'tenancy'::regnamespace

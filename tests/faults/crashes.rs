@@ -1,7 +1,8 @@
 //! The server is killed, or its sessions are.
 
-use crate::common::{Cluster, Options};
-use crate::load::{Journal, a_while, connected, nothing_lost, prepare, rounds, under_load};
+use crate::common::{Cluster, Database, Options};
+use crate::load::{Journal, Load, PATIENCE, a_while, connected, nothing_lost, prepare, rounds, under_load};
+use postgres::Client;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -16,7 +17,7 @@ fn kill_postmaster(cluster: &Cluster) {
     let pid: i32 = file.lines().next().unwrap().parse().unwrap();
     let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
     kill(pid);
-    let deadline = Instant::now() + Duration::from_secs(30);
+    let deadline = Instant::now() + PATIENCE;
     // Gone, and no longer a zombie: the next postmaster asks whether the pid lives.
     for process in children.split_whitespace().chain([pid.to_string().as_str()]) {
         while std::path::Path::new("/proc").join(process).exists() {
@@ -40,68 +41,69 @@ fn no_acknowledged_write_is_lost_whoever_is_killed() {
     prepare(&database);
     let mut journal = Journal::default();
     for round in 0..rounds() {
-        let mut fault = |name: &str, fault: &dyn Fn()| {
-            let (before, failures) = (journal.acknowledged(), journal.failures);
-            under_load(&database, &mut journal, fault);
+        let mut fault = |name: &str, fault: &dyn Fn(&Load)| {
+            let failures = under_load(&database, &mut journal, name, fault);
+            assert!(failures > 0, "{name} was not felt");
             nothing_lost(&cluster, &database, &journal, &format!("{name}, round {round}"));
-            let done = journal.acknowledged() - before;
-            assert!(done > 20, "only {done} requests around {name}: there was no load");
-            assert!(journal.failures > failures, "{name} was not felt");
         };
-        fault("kill -9 of a backend", &|| {
+        fault("kill -9 of a backend", &|_| {
             let mut client = connected(&database);
-            let pid = "SELECT pid FROM pg_stat_activity WHERE usename = 'svc' AND state = 'active' OR usename = 'svc' LIMIT 1";
+            let pid = "SELECT pid FROM pg_stat_activity WHERE usename = 'svc' ORDER BY state <> 'active' LIMIT 1";
             kill(client.query_one(pid, &[]).expect("a session").get(0));
-            std::thread::sleep(Duration::from_millis(200));
-            connected(&database);
+            // The server restarts: whoever asks meanwhile is cut off or turned away.
+            client.query("SELECT pg_sleep(120)", &[]).expect_err("all sessions end with the killed one");
         });
-        fault("kill -9 of the postmaster", &|| kill_postmaster(&cluster));
-        fault("an immediate shutdown", &|| {
+        fault("kill -9 of the postmaster", &|_| kill_postmaster(&cluster));
+        fault("an immediate shutdown", &|_| {
             cluster.crash();
             cluster.resume();
         });
-        fault("a fast shutdown", &|| {
+        fault("a fast shutdown", &|_| {
             cluster.stop();
             cluster.resume();
         });
-        fault("terminated sessions", &|| signal(&mut connected(&database), "pg_terminate_backend"));
-        fault("cancelled queries", &|| signal(&mut connected(&database), "pg_cancel_backend"));
-        fault("statement timeouts", &|| {
-            connected(&database)
-                .batch_execute(
-                    "ALTER ROLE svc SET statement_timeout = '2ms'; ALTER ROLE app SET statement_timeout = '2ms'",
-                )
-                .unwrap();
-            signal(&mut connected(&database), "pg_terminate_backend");
-            std::thread::sleep(a_while());
-            connected(&database)
-                .batch_execute("ALTER ROLE svc RESET statement_timeout; ALTER ROLE app RESET statement_timeout")
-                .unwrap();
-            signal(&mut connected(&database), "pg_terminate_backend");
-        });
-        fault("lock timeouts", &|| {
-            let mut client = connected(&database);
-            client
-                .batch_execute("ALTER ROLE svc SET lock_timeout = '5ms'; ALTER ROLE app SET lock_timeout = '5ms'")
-                .unwrap();
-            signal(&mut client, "pg_terminate_backend");
-            client
-                .batch_execute("BEGIN; SELECT FROM tenancy.credit_pools FOR UPDATE; SELECT pg_sleep(0.5); ROLLBACK")
-                .unwrap();
-            client.batch_execute("ALTER ROLE svc RESET lock_timeout; ALTER ROLE app RESET lock_timeout").unwrap();
-            signal(&mut client, "pg_terminate_backend");
-        });
+        fault("terminated sessions", &|load| signal(&database, "pg_terminate_backend", load, None));
+        fault("cancelled queries", &|load| signal(&database, "pg_cancel_backend", load, Some("57014")));
+        fault("statement timeouts", &|load| timeouts(&database, "statement_timeout = '2ms'", load, "57014"));
+        fault("lock timeouts", &|load| timeouts(&database, "lock_timeout = '5ms'", load, "55P03"));
     }
 }
 
-/// Each session of the load, one after the other, for a while.
-fn signal(client: &mut postgres::Client, function: &str) {
-    let deadline = Instant::now() + a_while();
-    while Instant::now() < deadline {
-        let each = format!(
-            "SELECT {function}(pid) FROM pg_stat_activity WHERE usename IN ('svc', 'app') ORDER BY random() LIMIT 3"
-        );
-        client.query(&each, &[]).unwrap();
-        std::thread::sleep(Duration::from_millis(20));
+/// Does it for a while, and until a request has failed with this SQLSTATE since.
+fn until_felt(load: &Load, sqlstate: Option<&str>, mut again: impl FnMut()) {
+    let (earlier, begun) = (load.failures(), Instant::now());
+    while begun.elapsed() < a_while() || !load.failed_since(earlier, sqlstate) {
+        assert!(begun.elapsed() < PATIENCE, "no request failed with {sqlstate:?}");
+        again();
     }
+}
+
+/// Each session of the load, one after the other.
+fn signal(database: &Database, function: &str, load: &Load, sqlstate: Option<&str>) {
+    let mut client = connected(database);
+    let some = format!(
+        "SELECT {function}(pid) FROM pg_stat_activity WHERE usename IN ('svc', 'app') ORDER BY random() LIMIT 3"
+    );
+    until_felt(load, sqlstate, || {
+        client.query(&some, &[]).unwrap();
+        std::thread::sleep(Duration::from_millis(20));
+    });
+}
+
+/// The load under a timeout, while the pools' rows are locked for longer than that.
+fn timeouts(database: &Database, setting: &str, load: &Load, sqlstate: &str) {
+    let mut client = connected(database);
+    let name = setting.split(' ').next().expect("a name");
+    let for_both = |client: &mut Client, change: &str| {
+        client.batch_execute(&format!("ALTER ROLE svc {change}; ALTER ROLE app {change}")).unwrap();
+        // Sessions take the settings of their role when they begin.
+        let renew = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename IN ('svc', 'app')";
+        client.batch_execute(renew).unwrap();
+    };
+    for_both(&mut client, &format!("SET {setting}"));
+    until_felt(load, Some(sqlstate), || {
+        let lock = "BEGIN; SELECT FROM tenancy.credit_pools FOR UPDATE; SELECT pg_sleep(0.3); ROLLBACK";
+        client.batch_execute(lock).unwrap();
+    });
+    for_both(&mut client, &format!("RESET {name}"));
 }

@@ -38,7 +38,7 @@ fn a_backend_without_memory_fails_alone() {
     prepare(&database);
     let mut journal = Journal::default();
     let mut out_of_memory = 0;
-    under_load(&database, &mut journal, || {
+    under_load(&database, &mut journal, "memory ran out", |_| {
         for statement in GREEDY {
             let mut greedy = database.connect("svc");
             match greedy.batch_execute(statement) {

@@ -1,7 +1,7 @@
 //! sqlsmith makes up statements from the catalog; here they are run under a tenant's identity, and what they return is
 //! looked at. `make torture` takes its time: PGT_SMITH_SECONDS.
 
-use crate::common::{Cluster, Database, Options, Token};
+use crate::common::{Cluster, Database, Options, Token, in_parallel};
 use postgres::{Client, NoTls, SimpleQueryMessage};
 use std::io::{BufRead, BufReader, Split};
 use std::process::{Child, ChildStdout, Command, Stdio};
@@ -10,15 +10,22 @@ use std::time::{Duration, Instant};
 /// In every row of the other tenant, and nowhere else.
 const MARK: &str = "row_of_beta";
 
+/// In the other tenant's rows of the product's own table alone: what an operator, who may know every tenant and
+/// account, may not read either.
+const TEXT: &str = "essay_of_beta";
+
+/// As many statements of each kind of session must have been answered, however long that takes.
+const ENOUGH: usize = 100;
+
 fn two_tenants(database: &Database) {
     database
         .superuser()
         .batch_execute(&format!(
             "CREATE TABLE public.essays (tenant_id text NOT NULL, id int, body text, meta jsonb, PRIMARY KEY (tenant_id, id));
-             GRANT SELECT, INSERT, UPDATE, DELETE ON public.essays TO app;
+             GRANT SELECT, INSERT, UPDATE, DELETE ON public.essays TO app, ops;
              SELECT tenancy.protect_table('public.essays');
              INSERT INTO public.essays SELECT 'acme', n, 'ours', '{{}}' FROM generate_series(1, 20) AS n;
-             INSERT INTO public.essays SELECT '{MARK}', n, '{MARK}', '{{\"of\": \"{MARK}\"}}' FROM generate_series(1, 20) AS n;
+             INSERT INTO public.essays SELECT '{MARK}', n, '{TEXT}', '{{\"of\": \"{TEXT}\"}}' FROM generate_series(1, 20) AS n;
              SELECT tenancy.register_user('ada'), tenancy.register_user('{MARK}');
              SELECT tenancy.register_organization('acme', 'Acme'), tenancy.register_organization('{MARK}', '{MARK}');
              SELECT tenancy.set_subscription(o, 'teams', 'active', 3), tenancy.grant_credits(100, org_id => o)
@@ -31,7 +38,7 @@ fn two_tenants(database: &Database) {
 }
 
 fn seconds() -> u64 {
-    std::env::var("PGT_SMITH_SECONDS").map_or(30, |text| text.parse().expect("PGT_SMITH_SECONDS is a number"))
+    std::env::var("PGT_SMITH_SECONDS").map_or(15, |text| text.parse().expect("PGT_SMITH_SECONDS is a number"))
 }
 
 /// Statements without end, made up for a role.
@@ -75,31 +82,44 @@ fn connect(database: &Database, role: &str) -> Client {
     config.connect(NoTls).expect("the server is up")
 }
 
-/// Runs them until the time is over; what was seen of the other tenant, and how many were run and answered.
-fn run(database: &Database, role: &str, seed: u64, token: Option<&str>) -> (Vec<String>, usize, usize) {
-    let deadline = Instant::now() + Duration::from_secs(seconds());
+/// What was seen in a session's statements.
+#[derive(Default)]
+struct Seen {
+    run: usize,
+    answered: usize,
+    /// Rows that were answered.
+    rows: usize,
+    /// Statements that showed what was not to be seen.
+    leaks: Vec<String>,
+}
+
+/// Runs made-up statements until the time is over and enough were answered, every other one without an identity.
+fn run(database: &Database, role: &str, seed: u64, token: &str, hidden: &[&str]) -> Seen {
+    let begun = Instant::now();
+    let over = |seen: &Seen| begun.elapsed() > Duration::from_secs(seconds()) && seen.answered >= ENOUGH;
     let mut client = connect(database, role);
-    let (mut seen, mut run, mut answered) = (Vec::new(), 0, 0);
+    let mut seen = Seen::default();
     for statement in Smith::new(database, role, seed) {
-        if Instant::now() > deadline {
+        if over(&seen) || begun.elapsed() > Duration::from_secs(seconds() + 600) {
             break;
         }
         client.batch_execute("BEGIN").unwrap();
-        if let Some(token) = token {
+        if seen.run % 2 == 0 {
             client.query("SELECT tenancy.authenticate($1)", &[&token]).unwrap();
         }
-        run += 1;
+        seen.run += 1;
         match client.simple_query(&statement) {
             Ok(messages) => {
-                answered += 1;
-                let shows = |message: &SimpleQueryMessage| match message {
-                    SimpleQueryMessage::Row(row) => {
-                        (0..row.len()).any(|n| row.get(n).is_some_and(|value| value.contains(MARK)))
+                seen.answered += 1;
+                for message in &messages {
+                    let SimpleQueryMessage::Row(row) = message else { continue };
+                    seen.rows += 1;
+                    let shows =
+                        |mark: &&&str| (0..row.len()).any(|n| row.get(n).is_some_and(|value| value.contains(**mark)));
+                    if hidden.iter().filter(|mark| !statement.contains(**mark)).any(|mark| shows(&mark)) {
+                        seen.leaks.push(statement.clone());
+                        break;
                     }
-                    _ => false,
-                };
-                if !statement.contains(MARK) && messages.iter().any(shows) {
-                    seen.push(statement.clone());
                 }
             }
             Err(error) => {
@@ -116,7 +136,7 @@ fn run(database: &Database, role: &str, seed: u64, token: Option<&str>) -> (Vec<
             client = connect(database, role);
         }
     }
-    (seen, run, answered)
+    seen
 }
 
 #[test]
@@ -129,19 +149,17 @@ fn made_up_statements_crash_nothing_and_show_no_other_tenant() {
         .map_or_else(|_| u64::from(std::process::id()), |seed| seed.parse().expect("PGT_SEED is a number"));
     crate::common::say!("PGT_SEED={seed}");
     let token = Token::for_member("ada", "acme").claim("org_role", "admin").sign();
-    let (application, operator) = std::thread::scope(|scope| {
-        let application = scope.spawn(|| run(&database, "app", seed, Some(&token)));
-        let operator = scope.spawn(|| run(&database, "ops", seed + 1, None));
-        (application.join().expect("the application's statements"), operator.join().expect("the operator's statements"))
+    let sessions = [("app", &[MARK, TEXT][..]), ("ops", &[TEXT][..])];
+    let seen = in_parallel(sessions.len(), |index| {
+        let (role, hidden) = sessions[index];
+        run(&database, role, seed + index as u64, &token, hidden)
     });
-    let (seen, run, answered) = application;
-    crate::common::say!(
-        "application: {run} statements, {answered} answered; operator: {}, {} answered",
-        operator.1,
-        operator.2
-    );
-    assert!(seen.is_empty(), "rows of another tenant: {seen:#?}");
-    assert!(answered > 5 && operator.2 > 5, "too few: {answered} and {} answered", operator.2);
+    for ((role, _), seen) in sessions.iter().zip(seen) {
+        let Seen { run, answered, rows, leaks } = seen;
+        crate::common::say!("{role}: {run} statements, {answered} answered with {rows} rows");
+        assert!(leaks.is_empty(), "{role} saw rows of another tenant: {leaks:#?}");
+        assert!(answered >= ENOUGH, "{role}: only {answered} of {run} statements answered");
+    }
     let log = cluster.log();
     for sign in ["terminated by signal", "panicked", "TRAP"] {
         assert!(!log.contains(sign), "the log tells of {sign}; PGT_SEED={seed}");

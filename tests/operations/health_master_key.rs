@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 /// The settings reach a session at its next statement after the reload.
 fn says_soon(client: &mut Client, name: &str, status: &str, words: &str) {
-    let end = Instant::now() + Duration::from_secs(20);
+    let end = Instant::now() + Duration::from_secs(60);
     while !check(client, name).iter().any(|(found, detail)| found == status && detail.contains(words)) {
         assert!(Instant::now() < end, "{name} does not say {status}, {words}: {:?}", check(client, name));
         std::thread::sleep(Duration::from_millis(20));
