@@ -283,3 +283,51 @@ fn revocations_raced_by_logins_are_final_from_their_commit_on() {
     });
     assert!(logins.load(SeqCst) > 50 && refusals.load(SeqCst) > 50, "{logins:?} logins, {refusals:?} refusals");
 }
+
+#[test]
+fn a_token_never_seen_is_judged_by_the_latest_revocations_and_members() {
+    let database = cluster().database();
+    let (mut ops, mut app, mut owner) = (database.connect("ops"), database.connect("app"), database.superuser());
+    let named =
+        |jti: &str| Token::for_member("alice", "acme").claim("jti", jti).claim("sid", format!("s-{jti}")).sign();
+    let revoked = Some("revoked".to_owned());
+    // The first reads revocations and directory; what follows finds them kept, but for what has changed.
+    assert_eq!(reason(&mut app, &named("a")), None);
+    ops.execute("SELECT tenancy.revoke_token($1, 'b', now() + interval '1 h')", &[&ISSUER]).unwrap();
+    assert_eq!((reason(&mut app, &named("b")), reason(&mut app, &named("c"))), (revoked.clone(), None));
+    ops.execute("SELECT tenancy.revoke_session($1, 's-d')", &[&ISSUER]).unwrap();
+    assert_eq!((reason(&mut app, &named("d")), reason(&mut app, &named("e"))), (revoked.clone(), None));
+    // One that was rolled back never was, in the session that made it and in the others.
+    let mut transaction = ops.transaction().unwrap();
+    let mut inner = transaction.transaction().unwrap();
+    inner.execute("SELECT tenancy.revoke_token($1, 'f', NULL)", &[&ISSUER]).unwrap();
+    assert_eq!(reason(&mut inner, &named("f")), revoked);
+    inner.rollback().unwrap();
+    assert_eq!(reason(&mut transaction, &named("f")), None);
+    transaction.rollback().unwrap();
+    assert_eq!((reason(&mut ops, &named("f")), reason(&mut app, &named("f"))), (None, None));
+    // More than a session keeps.
+    let many = "INSERT INTO tenancy.revocations (kind, scope, value) SELECT 'token', $1, 'm-' || i FROM generate_series(1, 2000) AS i";
+    owner.execute(many, &[&ISSUER]).unwrap();
+    owner.execute("SELECT tenancy._changed('revocations')", &[]).unwrap();
+    for (jti, expected) in [("m-1", &revoked), ("m-2000", &revoked), ("b", &revoked), ("g", &None), ("h", &None)] {
+        assert_eq!(&reason(&mut app, &named(jti)), expected, "{jti}");
+    }
+    owner.execute("DELETE FROM tenancy.revocations", &[]).unwrap();
+    owner.execute("SELECT tenancy._changed('revocations')", &[]).unwrap();
+    assert_eq!((reason(&mut app, &named("m-3")), reason(&mut app, &named("m-4"))), (None, None));
+    let mut tenant = |token: &str| -> String {
+        let mut transaction = app.transaction().unwrap();
+        transaction.execute("SELECT tenancy.authenticate($1)", &[&token]).unwrap();
+        transaction.query_one("SELECT tenancy.tenant_id()", &[]).unwrap().get(0)
+    };
+    assert_eq!(tenant(&named("i")), "acme");
+    ops.execute("SELECT tenancy.register_tenant('home', 'Home')", &[]).unwrap();
+    ops.execute("SELECT tenancy.register_organization('acme', 'Acme', 'home')", &[]).unwrap();
+    assert_eq!((tenant(&named("j")), tenant(&named("i"))), ("home".to_owned(), "home".to_owned()));
+    owner.execute("UPDATE tenancy.tenants SET status = 'suspended' WHERE tenant_id = 'home'", &[]).unwrap();
+    owner.execute("SELECT tenancy._changed('tenants')", &[]).unwrap();
+    assert_eq!(reason(&mut app, &named("k")), Some("tenant_suspended".to_owned()));
+    ops.execute("SELECT tenancy.revoke_user('alice')", &[]).unwrap();
+    assert_eq!(reason(&mut app, &named("l")), revoked);
+}

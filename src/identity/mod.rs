@@ -4,6 +4,8 @@
 //! identity itself is kept by [`crate::pg`]. What stands here is the surface, thin.
 
 mod audit;
+mod directory;
+mod epoch;
 mod issuers;
 #[allow(dead_code, unused_imports)] // signing is the tokens domain's
 pub mod jose;
@@ -12,19 +14,21 @@ mod master_key;
 pub mod permissions;
 mod refusal;
 mod request;
+mod revocations;
 pub mod seal;
 mod tenant;
 mod verify;
 
 pub use audit::refused_api_key;
+pub use directory::{belongs, resolve};
 pub use issuers::{algorithm, invalid};
 pub use master_key::KeyRing;
 pub use tenant::Named;
-pub use verify::{belongs, claimed_org_role, resolve, sha256};
+pub use verify::{claimed_org_role, sha256};
 
 use crate::pg::metrics::{self, Series, Timer};
 use crate::pg::sql::{self, Arg, Mode};
-use crate::pg::{self, Error, Identity, Jsonb, State};
+use crate::pg::{self, Columns, Error, Identity, Jsonb, Record, State};
 use jose::Reason;
 use pgrx::iter::TableIterator;
 use pgrx::{JsonB, default, name, pg_extern, search_path};
@@ -77,24 +81,40 @@ fn establish(token: &str, correlation_id: Option<String>) -> pg::Result<String> 
     Ok(user_id)
 }
 
+/// What [`verify_token`] says.
+#[derive(Default)]
+struct Verdict {
+    valid: bool,
+    reason: Option<String>,
+    claims: Option<Jsonb>,
+}
+
+impl Columns for Verdict {
+    fn columns(&self) -> Vec<Arg<'_>> {
+        vec![Arg::Bool(Some(self.valid)), Arg::Text(self.reason.as_deref()), Arg::Jsonb(self.claims.as_ref())]
+    }
+}
+
 /// Says whether a token would be taken, why not, and what it claims if it would. Has no side effect.
-#[pg_extern(stable, parallel_restricted, security_definer)]
-#[search_path(pg_catalog, pg_temp)]
-#[allow(clippy::type_complexity)]
-fn verify_token(
-    token: Option<&str>,
-) -> TableIterator<'static, (name!(valid, bool), name!(reason, Option<String>), name!(claims, Option<Jsonb>))> {
+#[pg_extern(sql = "CREATE FUNCTION verify_token(token text, OUT valid boolean, OUT reason text, OUT claims jsonb)
+LANGUAGE c STABLE PARALLEL RESTRICTED SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';")]
+fn verify_token(token: Option<&str>) -> Record<Verdict> {
     pg::entry(|| {
         let outcome = match token.filter(|token| !token.is_empty()) {
             Some(token) => verify::verify(token),
             None => Err(Refusal::from(Reason::MalformedToken).into()),
         };
-        let row = match outcome {
-            Ok(verified) => (true, None, Jsonb::parse(verified.claims.raw())),
-            Err(Failure::Refused(refusal)) => (false, Some(refusal.reason().to_owned()), None),
-            Err(Failure::Fault(error)) => return Err(error),
-        };
-        Ok(TableIterator::once(row))
+        match outcome {
+            Ok(verified) => {
+                let claims = Jsonb::parse(verified.claims.raw());
+                Ok(Record(Verdict { valid: true, claims, ..Verdict::default() }))
+            }
+            Err(Failure::Refused(refusal)) => {
+                Ok(Record(Verdict { reason: Some(refusal.reason().to_owned()), ..Verdict::default() }))
+            }
+            Err(Failure::Fault(error)) => Err(error),
+        }
     })
 }
 
@@ -121,7 +141,7 @@ fn act_as(
             org: id(org_id, "org_id")?,
             tenant: id(tenant_id, "tenant_id")?,
         };
-        let mut identity = verify::resolve(&named)?;
+        let mut identity = resolve(&named)?;
         identity.source = "act_as".to_owned();
         identity.correlation_id = Some(uuid::Uuid::now_v7().to_string());
         let proof = serde_json::json!(["act_as", namespace, named.user, named.org, named.tenant]).to_string();
@@ -155,7 +175,7 @@ fn identity_headers() -> Option<JsonB> {
 fn tenant_of(namespace: &str, user_id: &str, org_id: Option<&str>) -> String {
     pg::entry(|| {
         let named = Named { namespace, user: user_id, org: org_id, tenant: None };
-        Ok(verify::resolve(&named)?.tenant_id)
+        Ok(resolve(&named)?.tenant_id)
     })
 }
 
@@ -173,7 +193,7 @@ fn clear_identity() -> bool {
 /// The verified claims of the token, whole; NULL without a live identity that came from a token.
 #[pg_extern(stable, parallel_safe)]
 fn claims() -> Option<Jsonb> {
-    pg::entry(|| Ok(pg::current_value().and_then(|identity| Jsonb::parse(identity.claims?.get()))))
+    pg::entry(|| Ok(pg::current_value().and_then(|identity| Jsonb::parse(&identity.claims?))))
 }
 
 /// One verified claim as text; NULL where the token has none of that name.
@@ -221,7 +241,7 @@ fn provenance() -> TableIterator<
 
 fn current_claims() -> Option<serde_json::Value> {
     let identity: Identity = pg::current_value()?;
-    serde_json::from_str(identity.claims?.get()).ok()
+    serde_json::from_str(&identity.claims?).ok()
 }
 
 fn missing_token() -> Error {

@@ -6,12 +6,11 @@
 use super::issuers::{self, Issuer, Terms};
 use super::jose::{Claims, Mapping, Profile, Subject, Token};
 use super::refusal::{Failure, Refusal};
-use super::tenant::{Facts, Named};
+use super::tenant::Named;
+use super::{directory, epoch, revocations};
 use crate::pg::metrics::{self, Series};
-use crate::pg::sql::{self, Arg, Mode};
 use crate::pg::{self, Identity, Result};
-use serde_json::value::RawValue;
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
 
@@ -49,10 +48,6 @@ impl Verified {
         identity
     }
 
-    fn seat_stands(&self) -> bool {
-        self.identity.seat_expires_at.is_none_or(|end| end > pg::statement_start_micros())
-    }
-
     fn check_times(&self) -> std::result::Result<(), Failure> {
         let now = pg::now_micros();
         if !self.terms.window.is_open(now) {
@@ -69,7 +64,7 @@ pub fn verify(text: &str) -> std::result::Result<Rc<Verified>, Failure> {
         return Err(super::jose::Reason::TokenTooLarge.into());
     }
     let fingerprint = sha256(text.as_bytes());
-    let epoch = current_epoch()?;
+    let epoch = epoch::current()?;
     let known = CACHE.with_borrow_mut(|cache| {
         if cache.epoch != epoch {
             *cache = Cache { epoch, ..Cache::default() };
@@ -77,7 +72,7 @@ pub fn verify(text: &str) -> std::result::Result<Rc<Verified>, Failure> {
         cache.tokens.get(&fingerprint).cloned()
     });
     // A seat that ended by itself sent no signal: who that is must be asked again.
-    let known = known.filter(|known| known.seat_stands());
+    let known = known.filter(|known| directory::seat_stands(&known.identity));
     metrics::count_for("", Series::Cache("token", known.is_some()), 1);
     if let Some(known) = known {
         known.check_times()?;
@@ -106,33 +101,9 @@ fn judge(text: &str, fingerprint: [u8; 32]) -> std::result::Result<Verified, Fai
     verdict?;
     claims.validate_identity(header.typ.as_deref(), &issuer.policy)?;
     let subject = issuer.mapping.resolve(&claims)?;
-    check_revocation(&issuer, &claims, &subject)?;
+    revocations::check(&issuer, &claims, &subject)?;
     let identity = identify(&issuer, terms, &claims, subject)?;
     Ok(Verified { fingerprint, claims, issuer, terms, identity })
-}
-
-fn check_revocation(issuer: &Issuer, claims: &Claims, subject: &Subject) -> std::result::Result<(), Failure> {
-    // An issuer's clock may be ahead by the leeway: a token that it dates after the revocation may be from before it.
-    let leeway = i64::from(issuer.policy.leeway);
-    let issued_at = claims.issued_at().map(|seconds| micros(seconds - leeway));
-    let revoked = sql::query_opt(
-        "SELECT true FROM tenancy.revocations AS r \
-         WHERE (r.kind = 'token' AND r.scope = $1 AND r.value = $2) \
-            OR (r.kind = 'session' AND r.scope = $1 AND r.value = $3) \
-            OR (r.kind = 'user' AND r.scope = $4 AND r.value = $5 AND ($6 IS NULL OR $6 <= r.revoked_at)) \
-         LIMIT 1",
-        &[
-            issuer.policy.issuer.as_str().into(),
-            Arg::Text(claims.token_id()),
-            Arg::Text(subject.session_id.as_deref()),
-            issuer.namespace.as_str().into(),
-            subject.user.as_str().into(),
-            Arg::Time(issued_at),
-        ],
-        Mode::ReadLatest,
-        |_| Ok(()),
-    )?;
-    if revoked.is_some() { Err(Refusal::Revoked.into()) } else { Ok(()) }
 }
 
 fn identify(
@@ -147,10 +118,10 @@ fn identify(
         org: subject.org.as_deref(),
         tenant: subject.tenant.as_deref(),
     };
-    let mut identity = resolve(&named)?;
+    let mut identity = Identity::clone(&*directory::known(&named)?);
     // A provider ends its own tokens' organizations; ours are on us. Whoever left has neither membership nor seat. An
     // organization that is not registered is one of another service that signs with the same key.
-    if terms.is_ours && identity.organization_id.is_some() && !belongs(&identity) {
+    if terms.is_ours && identity.organization_id.is_some() && !directory::belongs(&identity) {
         return Err(Refusal::NotAMember.into());
     }
     identity.source = "token".to_owned();
@@ -161,51 +132,8 @@ fn identify(
     identity.correlation_id = subject.correlation_id.as_deref().and_then(super::request::correlation_id);
     identity.expires_at = claims.expires_at().map(|seconds| micros(seconds + i64::from(issuer.policy.leeway)));
     identity.permissions = subject.permissions;
-    identity.claims = RawValue::from_string(claims.raw().to_owned()).ok();
+    identity.claims = Some(claims.raw().to_owned());
     Ok(identity)
-}
-
-/// Asks the directory who that is, and which tenant's.
-pub fn resolve(named: &Named) -> std::result::Result<Identity, Failure> {
-    named.check()?;
-    let candidate = named.candidate();
-    let found = sql::query_opt(
-        "SELECT d.user_uuid, d.organization_uuid, d.org_tenant_id, d.org_tenant_status, d.org_role, d.seat_id, \
-                d.candidate_registered, d.candidate_status, d.seat_expires_at \
-         FROM tenancy._resolve_directory($1, $2, $3, $4) AS d",
-        &[named.namespace.into(), named.user.into(), Arg::Text(named.org), candidate.as_str().into()],
-        Mode::ReadLatest,
-        |row| {
-            let facts = Facts {
-                org_tenant: row.text(3),
-                org_tenant_status: row.text(4),
-                candidate_registered: row.get(7).unwrap_or(false),
-                candidate_status: row.text(8),
-            };
-            let identity = Identity {
-                namespace: named.namespace.to_owned(),
-                user_id: named.user.to_owned(),
-                org_id: named.org.map(str::to_owned),
-                org_role: row.text(5),
-                pool: if named.org.is_some() { "organization" } else { "personal" }.to_owned(),
-                user_uuid: row.uuid(1),
-                organization_id: row.uuid(2),
-                seat_id: row.uuid(6),
-                seat_expires_at: row.time(9),
-                ..Identity::default()
-            };
-            Ok((facts, identity))
-        },
-    )?;
-    let (facts, mut identity) = found.unwrap_or_default();
-    identity.tenant_id = named.resolve(&facts)?;
-    Ok(identity)
-}
-
-/// Whether the directory knows somebody it resolved in the organization: as a member, or by an active seat (which a
-/// member by verified claims has, whose membership is kept elsewhere).
-pub fn belongs(resolved: &Identity) -> bool {
-    resolved.org_role.is_some() || resolved.seat_id.is_some()
 }
 
 /// The role that verified claims give a user in an organization: by the `organizations` map (contracts.md, S), then
@@ -249,31 +177,6 @@ pub fn sha256(bytes: &[u8]) -> [u8; 32] {
 }
 
 /// Seconds since 1970 as microseconds since 2000-01-01.
-fn micros(seconds: i64) -> i64 {
+pub fn micros(seconds: i64) -> i64 {
     seconds.saturating_sub(POSTGRES_EPOCH).saturating_mul(1_000_000)
-}
-
-/// The tables whose changes end what is cached here.
-const TABLES: [&str; 9] = [
-    "issuers",
-    "issuer_keys",
-    "revocations",
-    "tenants",
-    "users",
-    "organizations",
-    "organization_memberships",
-    "organization_seats",
-    "organization_subscriptions",
-];
-
-/// The epoch to cache under. The tables are watched before they are read, so that no change is missed.
-fn current_epoch() -> Result<u64> {
-    thread_local! {
-        static WATCHED_IN: Cell<u64> = const { Cell::new(0) };
-    }
-    if WATCHED_IN.get() != pg::epoch() {
-        sql::table_oids(&TABLES)?.into_iter().for_each(pg::watch);
-        WATCHED_IN.set(pg::epoch());
-    }
-    Ok(pg::epoch())
 }

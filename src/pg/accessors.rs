@@ -4,40 +4,67 @@
 //! asked (`fn_mcxt`), so a full scan copies a value once and not once a row.
 
 use super::sealed::{self, Block, Text, Uuid};
+use super::statement_start_micros;
 use pgrx::pg_sys;
 use std::ffi::c_void;
 
-/// What an accessor gave the last time this call site asked.
+/// What an accessor gave the last time this call site asked, good until the identity changes or ends.
 struct Given {
     generation: u64,
-    value: Option<pg_sys::Datum>,
+    expires_at: i64,
+    value: pg_sys::Datum,
+    is_null: bool,
 }
 
 static FINFO: pg_sys::Pg_finfo_record = pg_sys::Pg_finfo_record { api_version: 1 };
 
 /// # Safety
 /// `fcinfo` is what Postgres called the function with.
+#[inline]
 unsafe fn answer(fcinfo: pg_sys::FunctionCallInfo, make: impl Fn(&Block) -> Option<pg_sys::Datum>) -> pg_sys::Datum {
     // SAFETY: fn_extra is ours alone, allocated in the context that outlives this call site.
     unsafe {
-        let value = sealed::live().and_then(|block| {
-            let flinfo = (*fcinfo).flinfo;
-            if flinfo.is_null() {
-                return make(block);
-            }
-            let given = (*flinfo).fn_extra.cast::<Given>();
-            if !given.is_null() && (*given).generation == sealed::generation() {
-                return (*given).value;
-            }
-            let memory = pg_sys::MemoryContextSwitchTo((*flinfo).fn_mcxt);
-            let given = if given.is_null() { pg_sys::palloc(size_of::<Given>()).cast::<Given>() } else { given };
-            given.write(Given { generation: sealed::generation(), value: make(block) });
-            pg_sys::MemoryContextSwitchTo(memory);
-            (*flinfo).fn_extra = given.cast::<c_void>();
-            (*given).value
-        });
+        let flinfo = (*fcinfo).flinfo;
+        if !flinfo.is_null()
+            && let Some(given) = (*flinfo).fn_extra.cast::<Given>().as_ref()
+            && given.generation == sealed::generation()
+            && given.expires_at > statement_start_micros()
+        {
+            (*fcinfo).isnull = given.is_null;
+            return given.value;
+        }
+        let value = ask(flinfo, &make);
         (*fcinfo).isnull = value.is_none();
         value.unwrap_or(pg_sys::Datum::from(0))
+    }
+}
+
+/// The answer from the identity itself, kept for this call site.
+///
+/// SAFETY of callers: as `answer`.
+#[cold]
+unsafe fn ask(flinfo: *mut pg_sys::FmgrInfo, make: &dyn Fn(&Block) -> Option<pg_sys::Datum>) -> Option<pg_sys::Datum> {
+    let block = sealed::live()?;
+    // SAFETY: as in `answer`.
+    unsafe {
+        if flinfo.is_null() {
+            return make(block);
+        }
+        let memory = pg_sys::MemoryContextSwitchTo((*flinfo).fn_mcxt);
+        let value = make(block);
+        let mut given = (*flinfo).fn_extra.cast::<Given>();
+        if given.is_null() {
+            given = pg_sys::palloc(size_of::<Given>()).cast();
+        }
+        given.write(Given {
+            generation: sealed::generation(),
+            expires_at: block.expires_at,
+            value: value.unwrap_or(pg_sys::Datum::from(0)),
+            is_null: value.is_none(),
+        });
+        pg_sys::MemoryContextSwitchTo(memory);
+        (*flinfo).fn_extra = given.cast::<c_void>();
+        value
     }
 }
 

@@ -20,19 +20,73 @@ pub trait Fields {
     fn fields(&self) -> Vec<Arg<'_>>;
 }
 
+/// Values for the OUT columns of the function that is called.
+pub trait Columns {
+    /// The values in the columns' order, whose types they must have.
+    fn columns(&self) -> Vec<Arg<'_>>;
+}
+
+/// One row of a function with OUT columns that gives exactly one.
+pub struct Record<T>(pub T);
+
+// SAFETY: the datum is a row of the function's result type, in its memory context.
+unsafe impl<T: Columns> BoxRet for Record<T> {
+    unsafe fn box_into<'fcx>(self, fcinfo: &mut FcInfo<'fcx>) -> pgrx::datum::Datum<'fcx> {
+        // SAFETY: Postgres called the function with this; the values have the columns' types, which `Columns` promises.
+        unsafe {
+            let description = description(fcinfo.as_mut_ptr());
+            let datum = form(description, &self.0.columns());
+            fcinfo.return_raw_datum(datum)
+        }
+    }
+}
+
+// SAFETY: the declaration is written beside the function; nothing is derived from this.
+unsafe impl<T> SqlTranslatable for Record<T> {
+    const TYPE_IDENT: &'static str = "record";
+    const TYPE_ORIGIN: TypeOrigin = TypeOrigin::External;
+    const ARGUMENT_SQL: Result<SqlMappingRef, ArgumentError> = Ok(SqlMappingRef::literal("record"));
+    const RETURN_SQL: Result<ReturnsRef, ReturnsError> = Ok(ReturnsRef::One(SqlMappingRef::literal("record")));
+}
+
+/// What the function's result looks like; found once a call site.
+///
+/// SAFETY of callers: what Postgres called the function with, whose result is composite.
+unsafe fn description(fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::TupleDesc {
+    // SAFETY: fn_extra is ours: the function returns no set.
+    unsafe {
+        let flinfo = (*fcinfo).flinfo;
+        if (*flinfo).fn_extra.is_null() {
+            let memory = pg_sys::MemoryContextSwitchTo((*flinfo).fn_mcxt);
+            let mut description = std::ptr::null_mut();
+            let kind = pg_sys::get_call_result_type(fcinfo, std::ptr::null_mut(), &mut description);
+            assert_eq!(kind, pg_sys::TypeFuncClass::TYPEFUNC_COMPOSITE, "the function is declared with OUT columns");
+            (*flinfo).fn_extra = pg_sys::BlessTupleDesc(description).cast();
+            pg_sys::MemoryContextSwitchTo(memory);
+        }
+        (*flinfo).fn_extra.cast()
+    }
+}
+
+/// SAFETY of callers: the values have the types of the attributes.
+unsafe fn form(description: pg_sys::TupleDesc, fields: &[Arg]) -> Datum {
+    let data: Vec<Option<Datum>> = fields.iter().map(Arg::datum).collect();
+    let mut nulls: Vec<bool> = data.iter().map(Option::is_none).collect();
+    let mut values: Vec<Datum> = data.into_iter().map(|datum| datum.unwrap_or(Datum::from(0))).collect();
+    // SAFETY: as the caller's; the count is asserted.
+    unsafe {
+        assert_eq!((*description).natts as usize, values.len(), "attributes of the result");
+        let tuple = pg_sys::heap_form_tuple(description, values.as_mut_ptr(), nulls.as_mut_ptr());
+        pg_sys::HeapTupleHeaderGetDatum((*tuple).t_data)
+    }
+}
+
 /// One value of the composite type of `T`.
 pub struct Composite<T>(pub T);
 
 impl<T: Fields> IntoDatum for Composite<T> {
     fn into_datum(self) -> Option<Datum> {
-        let mut values = Vec::new();
-        let mut nulls = Vec::new();
-        for field in self.0.fields() {
-            let datum = field.datum();
-            nulls.push(datum.is_none());
-            values.push(datum.unwrap_or(Datum::from(0)));
-        }
-        // SAFETY: the values have the attributes' types, which `Fields` promises and the count below asserts.
+        // SAFETY: the values have the attributes' types, which `Fields` promises.
         unsafe {
             let schema = pg_sys::get_namespace_oid(c"tenancy".as_ptr(), false);
             let type_oid = pg_sys::GetSysCacheOid(
@@ -43,10 +97,12 @@ impl<T: Fields> IntoDatum for Composite<T> {
                 Datum::from(0),
                 Datum::from(0),
             );
-            let description = pg_sys::lookup_rowtype_tupdesc_copy(type_oid, -1);
-            assert_eq!((*description).natts as usize, values.len(), "attributes of {}", T::SQL);
-            let tuple = pg_sys::heap_form_tuple(description, values.as_mut_ptr(), nulls.as_mut_ptr());
-            Some(pg_sys::HeapTupleHeaderGetDatum((*tuple).t_data))
+            let description = pg_sys::lookup_rowtype_tupdesc(type_oid, -1);
+            let datum = form(description, &self.0.fields());
+            if (*description).tdrefcount >= 0 {
+                pg_sys::DecrTupleDescRefCount(description);
+            }
+            Some(datum)
         }
     }
 

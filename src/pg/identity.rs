@@ -1,7 +1,6 @@
 //! The identity as it stands in the sealed setting: plain data, serialised as JSON.
 
 use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
 
 /// Who a transaction acts for. External ids are text as in tokens; internal ids are uuid.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -53,9 +52,9 @@ pub struct Identity {
     /// Permissions the token or the role carries.
     #[serde(default)]
     pub permissions: Vec<String>,
-    /// The claims as they stood in the token.
+    /// The claims as they stood in the token, JSON.
     #[serde(default)]
-    pub claims: Option<Box<RawValue>>,
+    pub claims: Option<String>,
 }
 
 impl Identity {

@@ -30,7 +30,7 @@ pub mod table_owner;
 mod transaction;
 pub mod turns;
 
-pub use composite::{Composite, Fields};
+pub use composite::{Columns, Composite, Fields, Record};
 pub use error::{Error, Result, State};
 pub use guard::entry;
 pub use identity::Identity;

@@ -15,7 +15,7 @@ use pgrx::pg_sys;
 use std::cell::RefCell;
 use std::ffi::{CStr, CString, c_char, c_void};
 use std::ptr;
-use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering::Relaxed};
 
 /// The text fields an accessor reads.
 #[derive(Clone, Copy)]
@@ -53,8 +53,8 @@ pub(super) struct Block {
     texts: [(u32, u32); TEXTS],
 }
 
-/// Only `seal` opens it, for one `set_config_option`.
-static GATE: AtomicBool = AtomicBool::new(false);
+/// Only `seal` opens it, for one `set_config_option`: the identity whose value is being set, else null.
+static GATE: AtomicPtr<Identity> = AtomicPtr::new(ptr::null_mut());
 /// The identity in force, or null. Points into the setting's `extra`.
 static CURRENT: AtomicPtr<Block> = AtomicPtr::new(ptr::null_mut());
 /// Counts the changes of `CURRENT`, so that what was derived from it can be told stale.
@@ -184,7 +184,7 @@ pub fn seal(identity: Identity, fingerprint: [u8; 32]) -> Result<()> {
         Error::new(State::INTERNAL, "identity_not_serialisable", "The identity could not be written down")
     })?;
     cursors::close_held_by_others(&identity);
-    set(&value);
+    set(&value, Some(&identity));
     if known.is_none() {
         // SAFETY: reads a counter.
         let nest_level = unsafe { pg_sys::GetCurrentTransactionNestLevel() };
@@ -196,7 +196,7 @@ pub fn seal(identity: Identity, fingerprint: [u8; 32]) -> Result<()> {
 /// Empties the setting until the end of the transaction. The transaction stays bound to the identity
 /// it had.
 pub fn unseal() {
-    set(c"");
+    set(c"", None);
 }
 
 fn already_set() -> Error {
@@ -204,15 +204,16 @@ fn already_set() -> Error {
         .hint("An identity is set once per transaction: commit or roll back, then authenticate again.")
 }
 
-fn set(value: &CStr) {
+/// Sets the value of this identity, or the empty one of none.
+fn set(value: &CStr, identity: Option<&Identity>) {
     /// Closes the gate on every way out, an error of Postgres included.
     struct Closing;
     impl Drop for Closing {
         fn drop(&mut self) {
-            GATE.store(false, Relaxed);
+            GATE.store(ptr::null_mut(), Relaxed);
         }
     }
-    GATE.store(true, Relaxed);
+    GATE.store(identity.map_or(ptr::null_mut(), |identity| ptr::from_ref(identity).cast_mut()), Relaxed);
     let _closing = Closing;
     // SAFETY: the strings outlive the call; an error unwinds through `_closing`.
     unsafe {
@@ -258,19 +259,23 @@ unsafe extern "C-unwind" fn check(
     extra: *mut *mut c_void,
     _source: pg_sys::GucSource::Type,
 ) -> bool {
-    // SAFETY: Postgres hands valid pointers; no catalog access and no error from here on.
+    // SAFETY: Postgres hands valid pointers, and `set` keeps the gate's identity alive; no catalog access and no error
+    // from here on.
     unsafe {
         let value = CStr::from_ptr(*newval);
         if value.is_empty() {
             return true;
         }
-        if !GATE.load(Relaxed) && !pg_sys::InitializingParallelWorker {
-            return refuse();
-        }
-        let Some(identity) = value.to_str().ok().and_then(|value| Identity::from_value(value).ok()) else {
+        let block = if let Some(identity) = GATE.load(Relaxed).as_ref() {
+            encode(identity)
+        } else if pg_sys::InitializingParallelWorker {
+            let Some(identity) = value.to_str().ok().and_then(|value| Identity::from_value(value).ok()) else {
+                return refuse();
+            };
+            encode(&identity)
+        } else {
             return refuse();
         };
-        let block = encode(&identity);
         *extra = block.cast();
         !block.is_null()
     }

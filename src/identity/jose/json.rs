@@ -4,6 +4,7 @@
 //! then. Refusing them is RFC 7515 §4's and RFC 7519 §4's first choice.
 
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde_json::map::Entry;
 use serde_json::{Map, Number, Value};
 use std::cell::Cell;
 use std::fmt;
@@ -147,11 +148,10 @@ impl<'de> Visitor<'de> for Strict<'_> {
         let mut object = Map::new();
         while let Some(name) = members.next_key::<String>()? {
             self.text(&name)?;
-            if object.contains_key(&name) {
-                return Err(self.refuse(JsonError::DuplicateMember));
-            }
-            let value = members.next_value_seed(self.inner()?)?;
-            object.insert(name, value);
+            match object.entry(name) {
+                Entry::Vacant(place) => place.insert(members.next_value_seed(self.inner()?)?),
+                Entry::Occupied(_) => return Err(self.refuse(JsonError::DuplicateMember)),
+            };
         }
         Ok(Value::Object(object))
     }

@@ -3,6 +3,7 @@
 use super::base64url;
 use super::header::Header;
 use super::reason::Reason;
+use std::cell::RefCell;
 use std::fmt;
 
 /// Longest token, in bytes. Larger ones are refused before anything is decoded.
@@ -34,7 +35,7 @@ impl<'a> Token<'a> {
         if header.is_empty() {
             return Err(Reason::MalformedToken);
         }
-        let header = Header::parse(&decode(header)?)?;
+        let header = header_of(header)?;
         if signature.is_empty() {
             return Err(Reason::MissingSignature);
         }
@@ -68,6 +69,21 @@ impl fmt::Debug for Token<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Token").field("header", &self.header).finish_non_exhaustive()
     }
+}
+
+/// The tokens of a key have the same header to the byte, so the last one is kept with what it says.
+fn header_of(part: &str) -> Result<Header, Reason> {
+    thread_local! {
+        static LAST: RefCell<Option<(String, Header)>> = const { RefCell::new(None) };
+    }
+    let known =
+        LAST.with_borrow(|last| last.as_ref().filter(|(text, _)| text == part).map(|(_, header)| header.clone()));
+    if let Some(header) = known {
+        return Ok(header);
+    }
+    let header = Header::parse(&decode(part)?)?;
+    LAST.set(Some((part.to_owned(), header.clone())));
+    Ok(header)
 }
 
 fn decode(part: &str) -> Result<Vec<u8>, Reason> {
