@@ -4,22 +4,24 @@
 //! for a single request, so no subtransaction is needed: a request is judged first and written only if it passes.
 
 use super::amount::Credits;
-use super::attribution::{judge, seat_unstable};
+use super::attribution::{self, Attribution, judge};
 use super::batch_request::{Request, parse};
 use super::caps;
-use super::debit::count_debit;
+use super::debit::{Seat, count_debit};
 use super::entry_id::entry_id;
 use super::idempotency::{self, Answer, Body, Key};
 use super::payer::Payer;
 use super::pool::Pool;
 use super::result::Deduction;
+use super::rows::{self, Row};
 use crate::pg::metrics::{self, Series};
-use crate::pg::sql::{self, Arg, Mode};
 use crate::pg::{self, Composite, Jsonb, Result};
 use crate::schema::require_installed;
 use pgrx::iter::SetOfIterator;
 use pgrx::{pg_extern, search_path};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
+use std::collections::hash_map::{Entry, HashMap};
+use std::rc::Rc;
 use uuid::Uuid;
 
 /// Charges each request of a JSON array; one row a request, in the array's order.
@@ -43,6 +45,7 @@ struct Accepted<'a> {
     payer: Payer,
     amount: Credits,
     request: &'a Request,
+    metadata: Option<&'a Jsonb>,
     key: Option<Key<'a>>,
 }
 
@@ -61,6 +64,7 @@ fn run(requests: &[Request]) -> Result<Vec<Deduction>> {
     for (pool, accepted) in by_pool {
         charge_pool(pool, accepted, &mut answers)?;
     }
+    replay_within(&mut answers);
     Ok(answers)
 }
 
@@ -75,36 +79,25 @@ fn accept(at: usize, request: &Request) -> Result<Accepted<'_>> {
         .text(request.reference_id.as_deref())
         .json(metadata);
     let key = Key::new(request.idempotency_key.as_deref(), "charge", body)?;
-    Ok(Accepted { at, payer, amount, request, key })
+    Ok(Accepted { at, payer, amount, request, metadata, key })
 }
 
-/// A row on its way into the ledger.
-struct Row<'a> {
-    id: Uuid,
-    accepted: Accepted<'a>,
-    balance_after: i64,
-    drawn_after: i128,
+/// A request that is charged, and its row.
+struct Charged<'a> {
+    at: usize,
+    row: Row<'a>,
 }
+
+/// What a user may spend from, or the reason why nothing.
+type Standing = std::result::Result<Rc<Attribution>, &'static str>;
 
 fn charge_pool(id: Uuid, accepted: Vec<Accepted>, answers: &mut [Deduction]) -> Result<()> {
-    let pool = Pool::lock(id)?;
-    let now = pool.as_ref().map_or_else(super::clock::now, |pool| pool.now);
-    let mut seats: HashMap<Uuid, Option<&'static str>> = HashMap::new();
-    for request in &accepted {
-        let user = request.payer.user;
-        if let std::collections::hash_map::Entry::Vacant(vacant) = seats.entry(user) {
-            vacant.insert(judge(&request.payer, now).err().map(|error| error.reason()));
-        }
-    }
-    let Some(mut pool) = pool else {
-        for request in accepted {
-            let answer = &mut answers[request.at];
-            answer.status = seats[&request.payer.user].unwrap_or("insufficient_credits");
-            answer.pool = Some(request.payer.pool_word());
-        }
-        return Ok(());
+    let Some(mut pool) = Pool::lock(id)? else {
+        return answer_without_pool(accepted, answers);
     };
-    let mut rows: Vec<Row> = Vec::with_capacity(accepted.len());
+    let now = pool.now;
+    let mut standings: HashMap<Uuid, Standing> = HashMap::new();
+    let mut rows: Vec<Charged> = Vec::with_capacity(accepted.len());
     for request in accepted {
         let at = request.at;
         answers[at] = Deduction {
@@ -113,7 +106,13 @@ fn charge_pool(id: Uuid, accepted: Vec<Accepted>, answers: &mut [Deduction]) -> 
             held_after: Some(pool.held),
             ..Deduction::default()
         };
-        match decide(&pool, &request, seats[&request.payer.user])? {
+        let standing = match standings.entry(request.payer.user) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(new) => {
+                new.insert(refusal(attribution::find(&request.payer, Seat::Required, &pool.tenant, now))?)
+            }
+        };
+        match decide(&pool, &request, standing)? {
             // A row says so where a call of its own would raise, and so count.
             Decision::NoSeat(reason) => {
                 metrics::count_for(&pool.tenant, Series::Denied(reason), 1);
@@ -125,41 +124,68 @@ fn charge_pool(id: Uuid, accepted: Vec<Accepted>, answers: &mut [Deduction]) -> 
                 answers[at].status = reason;
             }
             Decision::Replayed(answer) => {
-                answers[at] = match rows.iter().find(|row| row.id == answer.result) {
+                answers[at] = match rows.iter().find(|charged| charged.row.id == answer.result) {
                     // Of a request before it in this batch, whose row is not written yet.
-                    Some(row) => Deduction { transaction_id: Some(row.id), status: PENDING, ..Deduction::default() },
+                    Some(first) => {
+                        Deduction { transaction_id: Some(first.row.id), status: PENDING, ..Deduction::default() }
+                    }
                     None => idempotency::replay(id, &answer)?,
                 };
             }
-            Decision::Charged => rows.push(take(&mut pool, request, now)?),
+            Decision::Charged(attribution) => rows.push(take(&mut pool, request, attribution, now)?),
         }
     }
-    let metadata = write(&pool, &rows, now)?;
-    for (row, metadata) in rows.iter().zip(metadata) {
-        count_debit(&pool.tenant, row.accepted.amount.micros());
-        answers[row.accepted.at] = Deduction {
+    let (places, rows): (Vec<usize>, Vec<Row>) = rows.into_iter().map(|charged| (charged.at, charged.row)).unzip();
+    rows::write(&rows, super::correlation_id().as_deref())?;
+    for (&at, row) in places.iter().zip(&rows) {
+        count_debit(&pool.tenant, row.amount.micros());
+        answers[at] = Deduction {
             transaction_id: Some(row.id),
             status: "charged",
             replayed: false,
             pool: Some(pool.word()),
-            charged: Some(row.accepted.amount.micros()),
+            charged: Some(row.amount.micros()),
             balance_after: Some(row.balance_after),
             held_after: Some(pool.held),
-            metadata: Some(metadata),
+            metadata: Some(row.metadata().clone()),
         };
     }
-    replay_within(&rows, answers);
     pool.save()
+}
+
+fn answer_without_pool(accepted: Vec<Accepted>, answers: &mut [Deduction]) -> Result<()> {
+    let now = super::clock::now();
+    let mut reasons: HashMap<Uuid, &'static str> = HashMap::new();
+    for request in accepted {
+        let reason = match reasons.entry(request.payer.user) {
+            Entry::Occupied(known) => *known.get(),
+            Entry::Vacant(new) => {
+                *new.insert(refusal(judge(&request.payer, now))?.err().unwrap_or("insufficient_credits"))
+            }
+        };
+        answers[request.at].status = reason;
+        answers[request.at].pool = Some(request.payer.pool_word());
+    }
+    Ok(())
 }
 
 enum Decision {
     NoSeat(&'static str),
     Refused(&'static str),
     Replayed(Answer),
-    Charged,
+    Charged(Rc<Attribution>),
 }
 
-fn decide(pool: &Pool, request: &Accepted, seat: Option<&'static str>) -> Result<Decision> {
+/// An outcome of the business is an answer; anything else ends the call.
+fn refusal<T>(outcome: Result<T>) -> Result<std::result::Result<T, &'static str>> {
+    match outcome {
+        Ok(value) => Ok(Ok(value)),
+        Err(error) if error.sqlstate().starts_with("PT4") => Ok(Err(error.reason())),
+        Err(error) => Err(error),
+    }
+}
+
+fn decide(pool: &Pool, request: &Accepted, standing: &Standing) -> Result<Decision> {
     if let Some(key) = &request.key {
         match key.answer(pool.id) {
             Ok(None) => {}
@@ -170,9 +196,10 @@ fn decide(pool: &Pool, request: &Accepted, seat: Option<&'static str>) -> Result
             Err(error) => return Err(error),
         }
     }
-    if let Some(reason) = seat {
-        return Ok(Decision::NoSeat(reason));
-    }
+    let attribution = match standing {
+        Ok(attribution) => Rc::clone(attribution),
+        Err(reason) => return Ok(Decision::NoSeat(reason)),
+    };
     if pool.available() < request.amount.micros() {
         return Ok(Decision::Refused("insufficient_credits"));
     }
@@ -183,11 +210,11 @@ fn decide(pool: &Pool, request: &Accepted, seat: Option<&'static str>) -> Result
         }
         caps::count(pool.id, user, amount, pool.now)?;
     }
-    Ok(Decision::Charged)
+    Ok(Decision::Charged(attribution))
 }
 
-/// Moves the pool's figures and claims the key; the rows are inserted together afterwards.
-fn take<'a>(pool: &mut Pool, accepted: Accepted<'a>, now: i64) -> Result<Row<'a>> {
+/// Moves the pool's figures and claims the key; the rows are written together afterwards.
+fn take<'a>(pool: &mut Pool, accepted: Accepted<'a>, attribution: Rc<Attribution>, now: i64) -> Result<Charged<'a>> {
     pool.balance -= accepted.amount.micros();
     pool.drawn += i128::from(accepted.amount.micros());
     pool.seq += 1;
@@ -196,95 +223,39 @@ fn take<'a>(pool: &mut Pool, accepted: Accepted<'a>, now: i64) -> Result<Row<'a>
     if let Some(key) = &accepted.key {
         key.claim(pool.id, &Answer { result: id, held_after: pool.held }, now)?;
     }
-    Ok(Row { id, accepted, balance_after: pool.balance, drawn_after: pool.drawn })
+    let row = Row {
+        payer: accepted.payer,
+        id,
+        seq: pool.seq,
+        amount: accepted.amount,
+        description: accepted.request.description(),
+        reference_id: accepted.request.reference_id.as_deref(),
+        merged: rows::merge(&accepted.payer, accepted.metadata, &attribution)?,
+        attribution,
+        balance_after: pool.balance,
+        granted_after: pool.granted,
+        drawn_after: pool.drawn,
+        at: now,
+    };
+    Ok(Charged { at: accepted.at, row })
 }
 
 /// Gives a request with the key of an earlier one in the batch that one's answer.
-fn replay_within(rows: &[Row], answers: &mut [Deduction]) {
-    for index in 0..answers.len() {
-        if answers[index].status != PENDING {
-            continue;
-        }
-        if let Some(first) = rows.iter().find(|row| Some(row.id) == answers[index].transaction_id) {
-            answers[index] = Deduction { replayed: true, ..answers[first.accepted.at].clone() };
+fn replay_within(answers: &mut [Deduction]) {
+    if answers.iter().all(|answer| answer.status != PENDING) {
+        return;
+    }
+    let charged: HashMap<Uuid, usize> = answers
+        .iter()
+        .enumerate()
+        .filter(|(_, answer)| answer.status == "charged" && !answer.replayed)
+        .filter_map(|(at, answer)| Some((answer.transaction_id?, at)))
+        .collect();
+    for at in 0..answers.len() {
+        if answers[at].status == PENDING
+            && let Some(first) = answers[at].transaction_id.and_then(|id| charged.get(&id))
+        {
+            answers[at] = Deduction { replayed: true, ..answers[*first].clone() };
         }
     }
 }
-
-/// Inserts the rows of one pool; their metadata in the rows' order.
-fn write(pool: &Pool, rows: &[Row], now: i64) -> Result<Vec<Jsonb>> {
-    if rows.is_empty() {
-        return Ok(Vec::new());
-    }
-    let ids: Vec<Uuid> = rows.iter().map(|row| row.id).collect();
-    let first_seq = pool.seq - rows.len() as i64;
-    let seqs: Vec<i64> = (1..=rows.len() as i64).map(|number| first_seq + number).collect();
-    let amounts: Vec<i128> = rows.iter().map(|row| -i128::from(row.accepted.amount.micros())).collect();
-    let users: Vec<Uuid> = rows.iter().map(|row| row.accepted.payer.user).collect();
-    let descriptions: Vec<Option<&str>> = rows.iter().map(|row| row.accepted.request.description()).collect();
-    let references: Vec<Option<&str>> = rows.iter().map(|row| row.accepted.request.reference_id.as_deref()).collect();
-    let balances: Vec<i128> = rows.iter().map(|row| row.balance_after.into()).collect();
-    let drawn: Vec<i128> = rows.iter().map(|row| row.drawn_after).collect();
-    let metadata: Vec<Option<&Jsonb>> = rows.iter().map(|row| row.accepted.request.metadata.as_ref()).collect();
-    let args = [
-        pool.id.into(),
-        Arg::Uuids(&ids),
-        Arg::Longs(&seqs),
-        Arg::MicrosList(&amounts),
-        Arg::Uuids(&users),
-        Arg::OptionalTexts(&descriptions),
-        Arg::OptionalTexts(&references),
-        Arg::MicrosList(&balances),
-        Arg::MicrosList(&drawn),
-        Arg::Jsonbs(&metadata),
-        Arg::Micros(Some(pool.granted)),
-        Arg::Time(Some(now)),
-    ];
-    let statement = if pool.organization { ORGANIZATION } else { PERSONAL };
-    let written: HashMap<Uuid, Jsonb> =
-        sql::query(statement, &args, Mode::Write, |row| Ok(row.uuid(1).zip(row.get::<Jsonb>(2))))?
-            .into_iter()
-            .flatten()
-            .collect();
-    let metadata: Option<Vec<Jsonb>> = ids.iter().map(|id| written.get(id).cloned()).collect();
-    metadata.ok_or_else(seat_unstable)
-}
-
-macro_rules! batch_insert {
-    ($($source:tt)*) => {
-        concat!(
-            "INSERT INTO tenancy.credit_transactions
-                 (pool_id, id, seq, credits_amount, user_id, description, reference_id, balance_after, drawn_after,
-                  granted_after, created_at, operation_type, correlation_id, tenant_id, organization_id, seat_id,
-                  subscription_id, metadata)
-             SELECT $1, r.id, r.seq, r.amount, r.user_id, r.description, r.reference_id, r.balance_after, r.drawn_after,
-                    $11, $12, 'deduction', tenancy.correlation_id(), ",
-            $($source)*,
-            " RETURNING id, metadata"
-        )
-    };
-}
-
-const ORGANIZATION: &str = batch_insert!(
-    "o.tenant_id, o.id, s.id, sub.id, coalesce(r.metadata, '{}') || jsonb_build_object(
-            'pool', 'organization', 'clerk_org_id', o.external_id, 'organization_id', o.id,
-            'organization_name', o.name, 'stripe_customer_id', o.stripe_customer_id,
-            'organization_subscription_id', sub.id, 'seat_id', s.id, 'seat_role', s.role)
-       FROM unnest($2, $3, $4, $5, $6, $7, $8, $9, $10)
-            AS r (id, seq, amount, user_id, description, reference_id, balance_after, drawn_after, metadata)
-       JOIN tenancy.organizations AS o ON o.id = $1
-       JOIN tenancy.organization_subscriptions AS sub
-         ON sub.organization_id = o.id AND sub.status IN ('active', 'trialing')
-       JOIN tenancy.organization_seats AS s
-         ON s.organization_id = o.id AND s.user_id = r.user_id AND s.status = 'active'
-        AND (s.expires_at IS NULL OR s.expires_at > $12)"
-);
-
-const PERSONAL: &str = batch_insert!(
-    "p.tenant_id, NULL, NULL, NULL, (coalesce(r.metadata, '{}') - ",
-    attribution_keys!(),
-    ") || '{\"pool\": \"personal\"}'
-       FROM unnest($2, $3, $4, $5, $6, $7, $8, $9, $10)
-            AS r (id, seq, amount, user_id, description, reference_id, balance_after, drawn_after, metadata)
-       JOIN tenancy.credit_pools AS p ON p.pool_id = $1"
-);

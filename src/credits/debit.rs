@@ -8,8 +8,8 @@ use super::entry_id::entry_id;
 use super::idempotency::{Answer, Key};
 use super::payer::Payer;
 use super::pool::{self, Pool};
+use super::rows::{self, Row};
 use super::{alerts, caps, clock};
-use crate::pg::direct;
 use crate::pg::metrics::{self, Series};
 use crate::pg::sql::{self, Arg, Mode};
 use crate::pg::{self, Error, Jsonb, Result, State};
@@ -204,52 +204,28 @@ fn count(charge: &Charge, at: i64) -> Result<()> {
 }
 
 fn write(charge: &Charge, taken: &Taken, id: Uuid, now: i64, returning: bool) -> Result<Option<Jsonb>> {
-    let payer = &charge.payer;
-    let attribution = attribution::find(payer, charge.seat, &taken.tenant, now)?;
-    let personal = charge.metadata.filter(|_| payer.organization.is_none());
-    let claimless = personal.map(attribution::without_claims).transpose()?.flatten();
-    let own = claimless.as_ref().or(charge.metadata);
-    let merged = own.map(|own| own.overlaid(&attribution.metadata)).transpose()?;
-    let metadata = merged.as_ref().unwrap_or(&attribution.metadata);
+    let payer = charge.payer;
+    let attribution = attribution::find(&payer, charge.seat, &taken.tenant, now)?;
+    let row = Row {
+        payer,
+        id,
+        seq: taken.seq,
+        amount: charge.amount,
+        description: charge.description,
+        reference_id: charge.reference_id,
+        merged: rows::merge(&payer, charge.metadata, &attribution)?,
+        attribution,
+        balance_after: taken.balance,
+        granted_after: taken.granted,
+        drawn_after: taken.drawn,
+        at: taken.at,
+    };
     let correlation_id = match charge.correlation_id {
         Some(id) => Some(id.to_owned()),
         None => super::correlation_id(),
     };
-    let columns: [direct::Column; 21] = [
-        (c"pool_id", payer.pool().into()),
-        (c"id", id.into()),
-        (c"seq", Arg::Long(Some(taken.seq))),
-        (c"tenant_id", attribution.tenant.as_str().into()),
-        (c"organization_id", Arg::Uuid(payer.organization)),
-        (c"user_id", payer.user.into()),
-        (c"seat_id", Arg::Uuid(attribution.seat)),
-        (c"subscription_id", Arg::Uuid(attribution.subscription)),
-        (c"credits_amount", Arg::Micros(Some(-i128::from(charge.amount.micros())))),
-        (c"operation_type", "deduction".into()),
-        (c"description", Arg::Text(charge.description)),
-        (c"reference_id", Arg::Text(charge.reference_id)),
-        (c"metadata", Arg::Jsonb(Some(metadata))),
-        (c"balance_after", Arg::Micros(Some(taken.balance.into()))),
-        (c"granted_after", Arg::Micros(Some(taken.granted))),
-        (c"drawn_after", Arg::Micros(Some(taken.drawn))),
-        (c"grant_id", Arg::Uuid(None)),
-        (c"hold_id", Arg::Uuid(None)),
-        (c"refund_of", Arg::Uuid(None)),
-        (c"correlation_id", Arg::Text(correlation_id.as_deref())),
-        (c"created_at", Arg::Time(Some(taken.at))),
-    ];
-    if !direct::insert(c"credit_transactions", &columns)? {
-        // The same by a statement, where a user has changed the table.
-        sql::execute(
-            "INSERT INTO tenancy.credit_transactions
-                 (pool_id, id, seq, tenant_id, organization_id, user_id, seat_id, subscription_id, credits_amount,
-                  operation_type, description, reference_id, metadata, balance_after, granted_after, drawn_after,
-                  grant_id, hold_id, refund_of, correlation_id, created_at)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21)",
-            &columns.map(|(_, value)| value),
-        )?;
-    }
-    Ok(returning.then(|| metadata.clone()))
+    rows::write(std::slice::from_ref(&row), correlation_id.as_deref())?;
+    Ok(returning.then(|| row.metadata().clone()))
 }
 
 fn short(charge: &Charge, available: i64) -> Result<Outcome> {

@@ -36,6 +36,7 @@ mod period;
 mod pool;
 mod refund;
 mod result;
+mod rows;
 mod seal;
 mod set_cap;
 mod settle;

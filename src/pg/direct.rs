@@ -16,23 +16,21 @@ thread_local! {
     static DISTRIBUTED: Cell<(u64, bool)> = const { Cell::new((0, false)) };
 }
 
-/// A column's name and value.
-pub type Column<'a> = (&'static CStr, Arg<'a>);
-
-/// Inserts a row into the table of ours of that name, which must have exactly these columns, in this order. False where
-/// that takes a statement.
-pub fn insert(table: &'static CStr, columns: &[Column]) -> Result<bool> {
+/// Inserts rows into the table of ours of that name, which must have exactly these columns, in this order; the rows'
+/// values are of the same types. False, and nothing inserted, where that takes a statement.
+pub fn insert<const N: usize>(table: &'static CStr, columns: &[&'static CStr; N], rows: &[[Arg; N]]) -> Result<bool> {
+    let Some(first) = rows.first() else { return Ok(true) };
     if may_be_distributed() {
         return Ok(false);
     }
-    let mut values: Vec<Datum> = Vec::with_capacity(columns.len());
-    let mut nulls: Vec<bool> = Vec::with_capacity(columns.len());
-    for (_, arg) in columns {
+    let mut values: Vec<Datum> = Vec::with_capacity(N * rows.len());
+    let mut nulls: Vec<bool> = Vec::with_capacity(N * rows.len());
+    for arg in rows.iter().flatten() {
         let datum = arg.datum();
         nulls.push(datum.is_none());
         values.push(datum.unwrap_or(Datum::from(0)));
     }
-    let (values, nulls) = (values.as_ptr(), nulls.as_ptr());
+    let (values, nulls) = (values.as_slice(), nulls.as_slice());
     // SAFETY: C calls and reads of an open relation; nothing in the closure has a destructor. What an error leaves open
     // the (sub)transaction's clean-up closes.
     Ok(unsafe {
@@ -43,9 +41,9 @@ pub fn insert(table: &'static CStr, columns: &[Column]) -> Result<bool> {
             if relation.is_null() {
                 return false;
             }
-            let plain = is_plain(relation, columns);
+            let plain = is_plain(relation, columns, first);
             if plain {
-                put(relation, values, nulls, columns.len());
+                put(relation, values, nulls, N);
             }
             raw::relation_close(relation, pg_sys::NoLock as pg_sys::LOCKMODE);
             plain
@@ -69,7 +67,7 @@ fn may_be_distributed() -> bool {
 /// Whether the table has these columns and nothing that takes a statement.
 ///
 /// SAFETY of callers: an open relation, in [`boundary`].
-unsafe fn is_plain(relation: pg_sys::Relation, columns: &[Column]) -> bool {
+unsafe fn is_plain(relation: pg_sys::Relation, columns: &[&CStr], first: &[Arg]) -> bool {
     // SAFETY: reads fields of an open relation.
     unsafe {
         let (form, description) = ((*relation).rd_rel, (*relation).rd_att);
@@ -91,7 +89,7 @@ unsafe fn is_plain(relation: pg_sys::Relation, columns: &[Column]) -> bool {
             .as_ptr()
             .add((*description).natts as usize)
             .cast::<pg_sys::FormData_pg_attribute>();
-        columns.iter().enumerate().all(|(index, (name, arg))| {
+        columns.iter().zip(first).enumerate().all(|(index, (name, arg))| {
             let attribute = attributes.add(index);
             !(*attribute).attisdropped
                 && (*attribute).attgenerated == 0
@@ -101,10 +99,10 @@ unsafe fn is_plain(relation: pg_sys::Relation, columns: &[Column]) -> bool {
     }
 }
 
-/// SAFETY of callers: an open plain relation with `count` columns, whose values stand at `values` and `nulls`; in
-/// [`boundary`].
-unsafe fn put(relation: pg_sys::Relation, values: *const Datum, nulls: *const bool, count: usize) {
-    // SAFETY: the executor's own way for one row; everything is of this call and freed in it.
+/// SAFETY of callers: an open plain relation with `count` columns, whose values stand in `values` and `nulls` row after
+/// row; in [`boundary`].
+unsafe fn put(relation: pg_sys::Relation, values: &[Datum], nulls: &[bool], count: usize) {
+    // SAFETY: the executor's own way, row by row; everything is of this call and freed in it.
     unsafe {
         let estate = raw::CreateExecutorState();
         let outer = pg_sys::MemoryContextSwitchTo((*estate).es_query_cxt);
@@ -113,11 +111,20 @@ unsafe fn put(relation: pg_sys::Relation, values: *const Datum, nulls: *const bo
         raw::InitResultRelInfo(target, relation, 0, std::ptr::null_mut(), 0);
         raw::ExecOpenIndices(target, false);
         let slot = raw::MakeSingleTupleTableSlot((*relation).rd_att, &raw const pg_sys::TTSOpsVirtual);
-        std::ptr::copy_nonoverlapping(values, (*slot).tts_values, count);
-        std::ptr::copy_nonoverlapping(nulls, (*slot).tts_isnull, count);
-        raw::ExecStoreVirtualTuple(slot);
         raw::PushActiveSnapshot(raw::GetTransactionSnapshot());
-        raw::ExecSimpleRelationInsert(target, estate, slot);
+        for (values, nulls) in values.chunks_exact(count).zip(nulls.chunks_exact(count)) {
+            std::ptr::copy_nonoverlapping(values.as_ptr(), (*slot).tts_values, count);
+            std::ptr::copy_nonoverlapping(nulls.as_ptr(), (*slot).tts_isnull, count);
+            raw::ExecStoreVirtualTuple(slot);
+            raw::ExecSimpleRelationInsert(target, estate, slot);
+            if let Some(clear) = (*(*slot).tts_ops).clear {
+                clear(slot);
+            }
+            let per_tuple = (*estate).es_per_tuple_exprcontext;
+            if !per_tuple.is_null() {
+                raw::MemoryContextReset((*per_tuple).ecxt_per_tuple_memory);
+            }
+        }
         raw::PopActiveSnapshot();
         raw::ExecCloseIndices(target);
         raw::ExecDropSingleTupleTableSlot(slot);

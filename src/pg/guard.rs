@@ -186,5 +186,6 @@ pub(super) mod raw {
         pub fn GetLatestSnapshot() -> pg_sys::Snapshot;
         pub fn MemoryContextAllocExtended(context: pg_sys::MemoryContext, size: usize, flags: c_int) -> *mut c_void;
         pub fn pfree(pointer: *mut c_void);
+        pub fn MemoryContextReset(context: pg_sys::MemoryContext);
     }
 }

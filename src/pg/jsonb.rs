@@ -33,7 +33,7 @@ impl Jsonb {
         unsafe {
             let text = boundary(|| raw::DirectFunctionCall1Coll(raw::jsonb_out, pg_sys::InvalidOid, self.copy()));
             let text = copied(std::ffi::CStr::from_ptr(text.cast_mut_ptr()).to_bytes());
-            String::from_utf8(text).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())
+            String::from_utf8(text).expect("text of the database is UTF-8")
         }
     }
 
@@ -63,9 +63,14 @@ impl Jsonb {
         self.header() & pg_sys::JB_FARRAY != 0 && self.header() & pg_sys::JB_FSCALAR == 0
     }
 
+    /// How many elements or members it has.
+    pub fn count(&self) -> usize {
+        (self.header() & pg_sys::JB_CMASK) as usize
+    }
+
     /// Whether it is `{}`.
     pub fn is_empty_object(&self) -> bool {
-        self.is_object() && self.header() & pg_sys::JB_CMASK == 0
+        self.is_object() && self.count() == 0
     }
 
     /// As stored, without the varlena header: equal values have equal bytes.
