@@ -55,21 +55,44 @@ CREATE TABLE bench.insert_only (LIKE tenancy.credit_transactions INCLUDING DEFAU
 ALTER TABLE bench.insert_only ADD PRIMARY KEY (pool_id, id);
 
 CREATE EXTENSION IF NOT EXISTS pgcrypto;
-CREATE FUNCTION bench.verify_hs256(token text, secret bytea) RETURNS jsonb LANGUAGE plpgsql STABLE AS $$
+-- Secrets by issuer and kid. The application must not read them, or it could sign: so the function is its owner's.
+CREATE TABLE bench.secrets (
+    issuer text NOT NULL, kid text NOT NULL, algorithm text NOT NULL, audience text NOT NULL, secret bytea NOT NULL,
+    PRIMARY KEY (issuer, kid));
+INSERT INTO bench.secrets VALUES ('bench', 'k', 'HS256', 'bench', convert_to(repeat('benchmark-secret', 2), 'UTF8'));
+-- A part of a token as the JSON it is; LANGUAGE sql, so that it becomes part of the expression that names it.
+CREATE FUNCTION bench.url_decode(part text) RETURNS bytea LANGUAGE sql IMMUTABLE AS $$
+    SELECT decode(translate(part, '-_', '+/') || repeat('=', (4 - length(part) % 4) % 4), 'base64')
+$$;
+-- What a careful user checks: the header's alg against the key's, the secret by iss and kid, the signature, exp, nbf and
+-- iat against the clock, aud (a string or an array), and that there is a subject. The claims, or NULL.
+CREATE FUNCTION bench.verify_hs256(token text) RETURNS jsonb
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
 DECLARE
     parts text[] := string_to_array(token, '.');
+    header jsonb;
     claims jsonb;
-    plain text;
+    key record;
+    moment bigint;
 BEGIN
-    IF translate(encode(hmac(convert_to(parts[1] || '.' || parts[2], 'UTF8'), secret, 'sha256'), 'base64'), E'+/=\n', '-_') <> parts[3] THEN
+    IF cardinality(parts) IS DISTINCT FROM 3 THEN
         RETURN NULL;
     END IF;
-    plain := translate(parts[2], '-_', '+/');
-    claims := convert_from(decode(rpad(plain, ((length(plain) + 3) / 4) * 4, '='), 'base64'), 'UTF8')::jsonb;
-    IF (claims ->> 'exp')::bigint <= extract(epoch FROM now()) OR claims ->> 'iss' <> 'bench' OR claims ->> 'aud' <> 'bench' THEN
+    header := convert_from(bench.url_decode(parts[1]), 'UTF8')::jsonb;
+    claims := convert_from(bench.url_decode(parts[2]), 'UTF8')::jsonb;
+    SELECT s.secret, s.algorithm, s.audience INTO key
+      FROM bench.secrets AS s WHERE s.issuer = claims ->> 'iss' AND s.kid = header ->> 'kid';
+    IF NOT FOUND OR header ->> 'alg' IS DISTINCT FROM key.algorithm
+       OR hmac(convert_to(parts[1] || '.' || parts[2], 'UTF8'), key.secret, 'sha256') <> bench.url_decode(parts[3]) THEN
         RETURN NULL;
     END IF;
-    RETURN claims;
+    moment := extract(epoch FROM clock_timestamp());
+    IF (claims ->> 'exp')::bigint > moment AND coalesce((claims ->> 'nbf')::bigint <= moment, true)
+       AND coalesce((claims ->> 'iat')::bigint <= moment, true) AND (claims -> 'aud') @> to_jsonb(key.audience)
+       AND claims ->> 'sub' <> '' THEN
+        RETURN claims;
+    END IF;
+    RETURN NULL;
 END
 $$;
 

@@ -31,6 +31,8 @@ BATCH = ("SELECT count(*) FROM tenancy.deduct_credits_batch((SELECT jsonb_agg(js
          "'amount', 1, 'description', 'bench', 'reference_id', 'ref')) FROM generate_series(1, 100)));\n")
 SINGLES = "BEGIN;\n" + 100 * "SELECT tenancy.deduct_credits('user_0', 1, 'org_0', 'bench', 'ref');\n" + "COMMIT;\n"
 BALANCE = "SELECT available FROM tenancy.credit_balance(org_id => 'org_0');\n"
+# A token comes again after 20,000 others; a backend keeps 256.
+VERIFY = "\\set a 500 * random(0, 39)\nSELECT count(*) FILTER (WHERE {0}) FROM bench.tokens WHERE id >= :a AND id < :a + 500;\n"
 LOGIN = f"{TOKEN}BEGIN;\n{AUTHENTICATE}COMMIT;\n"
 
 
@@ -80,9 +82,8 @@ CASES = [
      "variants": [{"name": "ours", "units": 100, "script": BATCH}, {"name": "ours, one by one", "units": 100, "script": SINGLES}],
      "bars": [{"ours": "ours", "against": "ours, one by one", "at_least": 5}]},
     {"name": "verify_hs256", "title": "Verification of HS256 tokens never seen before", "clients": 1,
-     "variants": [
-         {"name": "ours", "units": 500, "script": "\\set a 500 * random(0, 39)\nSELECT count(*) FILTER (WHERE v.valid) FROM bench.tokens AS t, tenancy.verify_token(t.token) AS v WHERE t.id >= :a AND t.id < :a + 500;\n"},
-         {"name": "PL/pgSQL over pgcrypto", "units": 500, "script": "\\set a 500 * random(0, 39)\nSELECT count(bench.verify_hs256(token, 'benchmark-secretbenchmark-secret')) FROM bench.tokens WHERE id >= :a AND id < :a + 500;\n"}],
+     "variants": [{"name": "ours", "units": 500, "script": VERIFY.format("(tenancy.verify_token(token)).valid")},
+                  {"name": "PL/pgSQL over pgcrypto", "units": 500, "script": VERIFY.format("bench.verify_hs256(token) IS NOT NULL")}],
      "bars": [{"ours": "ours", "against": "PL/pgSQL over pgcrypto", "at_least": 10}]},
     {"name": "authenticate_and_read", "title": "authenticate and one indexed read, one transaction", "clients": 1,
      "variants": [{"name": "ours", "script": in_transaction(AUTHENTICATE, READ.format("ours", ""))},
