@@ -29,10 +29,13 @@ def psql(text, database="bench"):
 
 
 def make_database(name, fill, size):
-    """A copy of the world, filled up to a size."""
+    """A copy of the world, filled up to a size, unless it was made before; whether it was made now."""
+    if psql(f"SELECT 1 FROM pg_database WHERE datname = '{name}'", "postgres"):
+        return False
     print(f"    making {name} …", flush=True)
     psql(f"CREATE DATABASE {name} TEMPLATE world", "postgres")
     subprocess.run(["psql", "-XqAt", "-d", name, "-v", f"size={size}", "-f", str(HERE / fill)], check=True, stdout=subprocess.DEVNULL)
+    return True
 
 
 def percentile(values, share):
@@ -59,8 +62,7 @@ def pgbench(variant, case, seconds):
 
 
 def measure(case, rounds, seconds):
-    for database in case.get("databases", []):
-        make_database(*database)
+    made = [database[0] for database in case.get("databases", []) if make_database(*database)]
     for statement in case.get("before", []):
         psql(statement)
     results = {variant["name"]: [] for variant in case["variants"]}
@@ -76,7 +78,7 @@ def measure(case, rounds, seconds):
         findings = psql("SELECT count(*) FROM tenancy.verify_ledger()", database) if verifies(case, database) else "0"
         if findings != "0":
             sys.exit(f"{case['name']}: verify_ledger finds {findings} faults in {database}")
-    for name, _, _ in case.get("databases", []):
+    for name in made:
         psql(f"DROP DATABASE {name}", "postgres")
     return results
 
@@ -130,11 +132,16 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", help="one benchmark by name, or several with commas between")
     parser.add_argument("--seconds", type=int, help="how long one run of one variant takes")
+    parser.add_argument("--prepare", action="store_true", help="only make the databases of different sizes, and leave them for the next run")
     parser.add_argument("--full", action="store_true", help="long enough to hold the bars; without it a short look")
     options = parser.parse_args()
     cases = [case for case in CASES if (not options.only or case["name"] in options.only.split(",")) and (options.full or options.only or not case.get("full_only"))]
     if not cases:
         sys.exit("no benchmark of that name: " + ", ".join(case["name"] for case in CASES))
+    if options.prepare:
+        for database in [database for case in cases for database in case.get("databases", [])]:
+            make_database(*database)
+        return
     rounds, seconds = (5, 6) if options.full else (3, 4)
     seconds = options.seconds or seconds
     started = time.monotonic()
