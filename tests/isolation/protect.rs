@@ -35,7 +35,8 @@ fn protect_table_adds_all_that_is_missing() {
         "SELECT (relrowsecurity AND relforcerowsecurity)::text FROM pg_class WHERE oid = 'shop.essays'::regclass";
     assert_eq!(value(&mut ops, flags), "true");
     let held = "SELECT string_agg(privilege_type, ',' ORDER BY privilege_type) FROM pg_class, aclexplode(relacl)
-                 WHERE oid = 'shop.essays'::regclass AND grantee = 'app'::regrole";
+                 WHERE oid = 'shop.essays'::regclass AND grantee = 'app'::regrole AND privilege_type <> 'MAINTAIN'";
+    // MAINTAIN, from 17 on, shows and changes no row.
     assert_eq!(value(&mut ops, held), "DELETE,INSERT,SELECT,UPDATE");
 }
 

@@ -71,10 +71,20 @@ fn what_row_security_cannot_hold_is_refused() {
 fn a_column_that_does_not_fit_is_refused_with_the_statement_that_mends_it() {
     let database = shop();
     let mut ops = database.connect("ops");
-    database
-        .superuser()
-        .batch_execute("CREATE COLLATION shop.loose (provider = icu, locale = 'und', deterministic = false); GRANT USAGE ON SCHEMA shop TO ops")
-        .unwrap();
+    let mut superuser = database.superuser();
+    superuser.batch_execute("GRANT USAGE ON SCHEMA shop TO ops").unwrap();
+    let loose = "CREATE COLLATION shop.loose (provider = icu, locale = 'und', deterministic = false)";
+    let has_icu = match superuser.batch_execute(loose) {
+        Ok(()) => true,
+        // Some of the servers of `make test-matrix` are built without it.
+        Err(error) => {
+            assert!(
+                error.as_db_error().is_some_and(|error| error.message().starts_with("ICU is not supported")),
+                "{error:?}"
+            );
+            false
+        }
+    };
     for (column, arguments, reason, mend) in [
         ("tenant_id varchar(20)", "", "column_type", "TYPE text"),
         ("tenant_id integer", "", "column_type", "TYPE bigint"),
@@ -89,6 +99,9 @@ fn a_column_that_does_not_fit_is_refused_with_the_statement_that_mends_it() {
         ("other text", ", tenant_column => 'ctid'", "system_column", "of your own"),
         ("other text", ", tenant_column => ''", "invalid_argument", "Name a column"),
     ] {
+        if column.contains("shop.loose") && !has_icu {
+            continue;
+        }
         ops.batch_execute(&format!("DROP TABLE IF EXISTS shop.odd; CREATE TABLE shop.odd (id bigint, {column})"))
             .unwrap();
         let call = format!("SELECT tenancy.protect_table('shop.odd'{arguments})");
