@@ -59,7 +59,8 @@ mod tests {
 
     #[test]
     fn a_month_begins_on_its_first_day() {
-        for year in 1990..2410 {
+        // Miri takes minutes for all of them.
+        for year in (1990..2410).step_by(if cfg!(miri) { 97 } else { 1 }) {
             for month in 1..=12 {
                 let first = days(year, month, 1);
                 for day in [1, 2, 15, 28] {
