@@ -17,7 +17,7 @@
 
 mod common;
 
-use common::{Token, cluster, psql};
+use common::{Part, Token, cluster, parts, psql};
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -92,39 +92,33 @@ fn read(text: &str) -> Result<Page, String> {
     let mut page = Page::default();
     let (mut role, mut connected) = ("postgres".to_owned(), "postgres".to_owned());
     let mut skip = false;
-    let mut lines = text.lines();
-    while let Some(line) = lines.next() {
-        if let Some(first) = line.strip_prefix("<!-- test") {
-            let mut directives = vec![first.to_owned()];
-            while !directives.last().unwrap().contains("-->") {
-                directives.push(lines.next().ok_or("a comment without an end")?.to_owned());
-            }
-            for directive in directives.iter().map(|line| line.replace("-->", "").trim().to_owned()) {
-                let (word, rest) = directive.split_once(' ').unwrap_or((&directive, ""));
-                match word {
-                    "" => {}
-                    "as" => role = rest.to_owned(),
-                    "token" => page.tokens.push(token(rest)?),
-                    "before" => page.before.push(rest.to_owned()),
-                    "shows" => page.shows.push(rest.to_owned()),
-                    "skip" if rest.len() > 10 => skip = true,
-                    "elsewhere" => page.elsewhere = Some(rest.to_owned()),
-                    _ => return Err(format!("not a directive, or without a reason: {directive}")),
+    for part in parts(text)? {
+        match part {
+            Part::Directives(directives) => {
+                for directive in directives {
+                    let (word, rest) = directive.split_once(' ').unwrap_or((&directive, ""));
+                    match word {
+                        "as" => role = rest.to_owned(),
+                        "token" => page.tokens.push(token(rest)?),
+                        "before" => page.before.push(rest.to_owned()),
+                        "shows" => page.shows.push(rest.to_owned()),
+                        "skip" if rest.len() > 10 => skip = true,
+                        "elsewhere" => page.elsewhere = Some(rest.to_owned()),
+                        _ => return Err(format!("not a directive, or without a reason: {directive}")),
+                    }
                 }
             }
-        } else if line == "```sql" {
-            let block: Vec<&str> = lines.by_ref().take_while(|line| *line != "```").collect();
-            if !std::mem::take(&mut skip) {
-                if role != connected {
-                    page.script += &format!("\\connect - {role}\n");
-                    connected.clone_from(&role);
+            Part::Block { language, text } if language == "sql" => {
+                if !std::mem::take(&mut skip) {
+                    if role != connected {
+                        page.script += &format!("\\connect - {role}\n");
+                        connected.clone_from(&role);
+                    }
+                    page.script += &text;
+                    page.blocks += 1;
                 }
-                page.script += &(block.join("\n") + "\n");
-                page.blocks += 1;
             }
-        } else if line.starts_with("```") {
-            // The end of any other block must not pass for the begin of one.
-            lines.by_ref().find(|line| line.starts_with("```")).ok_or("a block without an end")?;
+            Part::Block { .. } => {}
         }
     }
     if skip { Err("a skip without a block".into()) } else { Ok(page) }
@@ -213,7 +207,8 @@ fn every_alert_has_a_runbook() {
         for part in ["## What it means", "## Look", "## Do"] {
             assert!(text.contains(part), "{alert}: no {part}");
         }
-        assert!(rules.contains(&format!("/runbooks/{alert}.html\"")), "{alert} has no runbook_url");
+        let pages = [format!("/runbooks/{alert}.html{{{{"), format!("}}}}docs/runbooks/{alert}.md{{{{")];
+        assert!(pages.iter().all(|page| rules.contains(page)), "{alert} has no runbook_url");
     }
     let runbooks = files(&root().join("docs/runbooks"), "md").len();
     assert_eq!(runbooks, alerts.len() + 1, "a runbook of an alert that is gone");

@@ -34,7 +34,7 @@ mod tokens;
 pub use cluster::{Cluster, Options, as_server, cluster, wrappers};
 pub use database::{Database, Notices};
 pub use errors::{disconnected, fails_with, refused};
-pub use pages::{psql, sql_blocks};
+pub use pages::{Part, blocks, parts, psql, sql_blocks};
 pub use shared::{shared_file, shared_json};
 pub use tokens::{AUDIENCE, ISSUER, KEY_ID, SECRET, Token, base64url, hs256, jws};
 
