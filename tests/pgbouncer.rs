@@ -1,16 +1,18 @@
 //! PgBouncer in transaction mode: three tenants' clients share four server connections, whose SQL-level prepared
-//! statements outlive every identity. Never a wrong row, never an identity left over (attacks 7 and 11).
+//! statements outlive every identity. Never a wrong row, never an identity left over (attacks 7 and 11). The same with the
+//! clients' own prepared statements, which PgBouncer carries from 1.21 on.
 
 mod common;
 
 use common::{Database, Token, cluster, in_parallel};
 use postgres::{Client, NoTls, SimpleQueryMessage};
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-const PORT: u16 = 6432;
 const TENANTS: [&str; 3] = ["acme", "beta", "gamma"];
 const CLIENTS: usize = 12;
 const TRANSACTIONS: usize = 10_000;
@@ -24,6 +26,7 @@ const PREPARED: &str = "PREPARE login (text) AS SELECT tenancy.authenticate($1);
 /// A PgBouncer that ends when it is dropped, and with this process.
 struct Bouncer {
     watcher: Child,
+    port: u16,
 }
 
 impl Drop for Bouncer {
@@ -33,27 +36,27 @@ impl Drop for Bouncer {
     }
 }
 
-fn start(program: &std::ffi::OsStr, database: &Database) -> Bouncer {
+/// `port` names its socket and files; `on_connect` is a setting of its database.
+fn start(program: &OsStr, database: &Database, port: u16, on_connect: &str, settings: &str) -> Bouncer {
     let folder = database.cluster().folder();
     let shown = folder.display();
-    let users = database.cluster().write_file("users.txt", "\"app\" \"\"\n", 0o600);
+    let users = database.cluster().write_file(&format!("users-{port}.txt"), "\"app\" \"\"\n", 0o600);
     let configuration = format!(
-        "[databases]\n{name} = host={shown} connect_query='{query}'\n\
-         [pgbouncer]\nlisten_port = {PORT}\nunix_socket_dir = {shown}\nauth_type = trust\nauth_file = {users}\n\
+        "[databases]\n{name} = host={shown} {on_connect}\n\
+         [pgbouncer]\n{settings}\nlisten_port = {port}\nunix_socket_dir = {shown}\nauth_type = trust\nauth_file = {users}\n\
          pool_mode = transaction\ndefault_pool_size = {SERVER_CONNECTIONS}\nmax_db_connections = {SERVER_CONNECTIONS}\n\
          ignore_startup_parameters = extra_float_digits\nlog_connections = 0\nlog_disconnections = 0\n",
         name = database.name,
-        query = PREPARED,
         users = users.display(),
     );
-    let file = database.cluster().write_file("pgbouncer.ini", &configuration, 0o600);
+    let file = database.cluster().write_file(&format!("pgbouncer-{port}.ini"), &configuration, 0o600);
     // PgBouncer does not run as root: it becomes the server's user by itself.
     let user = if fs::metadata("/proc/self").is_ok_and(|own| std::os::unix::fs::MetadataExt::uid(&own) == 0) {
         "-u postgres"
     } else {
         ""
     };
-    let log = folder.join("pgbouncer.log");
+    let log = folder.join(format!("pgbouncer-{port}.log"));
     let script = r#""$1" $2 "$3" >"$4" 2>&1 & pid=$!; read -r _; kill "$pid"; wait "$pid""#;
     let watcher = Command::new("sh")
         .args(["-c", script, "sh"])
@@ -63,9 +66,10 @@ fn start(program: &std::ffi::OsStr, database: &Database) -> Bouncer {
         .stdin(Stdio::piped())
         .spawn()
         .expect("sh runs");
-    let bouncer = Bouncer { watcher };
+    let bouncer = Bouncer { watcher, port };
     let deadline = Instant::now() + Duration::from_secs(60);
-    while !folder.join(format!(".s.PGSQL.{PORT}")).exists() {
+    // The socket's file is there before anybody listens.
+    while UnixStream::connect(folder.join(format!(".s.PGSQL.{port}"))).is_err() {
         let said = fs::read_to_string(&log).unwrap_or_default();
         assert!(Instant::now() < deadline, "pgbouncer does not start:\n{said}");
         std::thread::sleep(Duration::from_millis(20));
@@ -73,10 +77,12 @@ fn start(program: &std::ffi::OsStr, database: &Database) -> Bouncer {
     bouncer
 }
 
-fn connect(database: &Database) -> Client {
-    let mut config = database.config("app");
-    config.port(PORT);
-    config.connect(NoTls).expect("pgbouncer takes the connection")
+impl Bouncer {
+    fn connect(&self, database: &Database) -> Client {
+        let mut config = database.config("app");
+        config.port(self.port);
+        config.connect(NoTls).expect("pgbouncer takes the connection")
+    }
 }
 
 /// The rows of a simple query: PgBouncer before 1.21 knows no protocol-level prepared statements.
@@ -91,12 +97,7 @@ fn rows(client: &mut Client, statements: &str) -> Result<Vec<[Option<String>; 3]
         .collect())
 }
 
-#[test]
-fn identity_11_ten_thousand_transactions_over_four_connections_show_no_wrong_row() {
-    let Some(program) = std::env::var_os("PGT_PGBOUNCER") else {
-        crate::common::say!("skipped: PGT_PGBOUNCER names no PgBouncer (scripts/peers.sh)");
-        return;
-    };
+fn essays() -> Database<'static> {
     let database = cluster().database();
     database
         .superuser()
@@ -109,17 +110,27 @@ fn identity_11_ten_thousand_transactions_over_four_connections_show_no_wrong_row
              GRANT SELECT ON public.essays TO app;",
         )
         .expect("a table can be made");
-    let _bouncer = start(&program, &database);
+    database
+}
+
+#[test]
+fn identity_11_ten_thousand_transactions_over_four_connections_show_no_wrong_row() {
+    let Some(program) = std::env::var_os("PGT_PGBOUNCER") else {
+        crate::common::say!("skipped: PGT_PGBOUNCER names no PgBouncer (scripts/peers.sh)");
+        return;
+    };
+    let database = essays();
+    let bouncer = start(&program, &database, 6432, &format!("connect_query='{PREPARED}'"), "");
     let begun = Instant::now();
     let pids: BTreeSet<String> =
-        in_parallel(CLIENTS, |index| session(&database, index)).into_iter().flatten().collect();
+        in_parallel(CLIENTS, |index| session(&bouncer, &database, index)).into_iter().flatten().collect();
     crate::common::say!("{TRANSACTIONS} transactions in {:?} over {} server connections", begun.elapsed(), pids.len());
     assert!((2..=SERVER_CONNECTIONS).contains(&pids.len()), "{pids:?}");
 }
 
 /// One client's transactions; gives the server connections it met.
-fn session(database: &Database, index: usize) -> BTreeSet<String> {
-    let mut client = connect(database);
+fn session(bouncer: &Bouncer, database: &Database, index: usize) -> BTreeSet<String> {
+    let mut client = bouncer.connect(database);
     let tenant = TENANTS[index % TENANTS.len()];
     let user = format!("user-{index}");
     let token = Token::for_member(&user, tenant).sign();
@@ -176,4 +187,45 @@ fn is_all_of(seen: &[[Option<String>; 3]], tenant: &str) {
         assert_eq!(row_tenant.as_deref(), Some(tenant), "another tenant's row");
         assert_eq!(own_tenant.as_deref(), Some(tenant));
     }
+}
+
+/// The clients' drivers prepare as they do without a pooler; PgBouncer prepares anew on each server connection it uses, and
+/// the plans, made under one tenant's identity, serve the others.
+#[test]
+fn protocol_level_prepared_statements_show_no_wrong_row() {
+    let Some(program) = std::env::var_os("PGT_PGBOUNCER_NEW") else {
+        crate::common::say!("skipped: PGT_PGBOUNCER_NEW names no PgBouncer of 1.21 or later (scripts/peers.sh)");
+        return;
+    };
+    let database = essays();
+    let bouncer = start(&program, &database, 6433, "", "max_prepared_statements = 20");
+    let pids: BTreeSet<i32> =
+        in_parallel(CLIENTS, |index| prepared_session(&bouncer, &database, index)).into_iter().flatten().collect();
+    crate::common::say!("{} transactions over {} server connections", CLIENTS * 100, pids.len());
+    assert!((2..=SERVER_CONNECTIONS).contains(&pids.len()), "{pids:?}");
+}
+
+fn prepared_session(bouncer: &Bouncer, database: &Database, index: usize) -> BTreeSet<i32> {
+    let mut client = bouncer.connect(database);
+    let tenant = TENANTS[index % TENANTS.len()];
+    let token = Token::for_member(&format!("user-{index}"), tenant).sign();
+    let login = client.prepare("SELECT tenancy.authenticate($1)").expect("PgBouncer carries it");
+    let mine = client
+        .prepare("SELECT e.tenant_id, tenancy.tenant_id(), pg_backend_pid() FROM public.essays AS e WHERE e.id > $1")
+        .unwrap();
+    let mut pids = BTreeSet::new();
+    for turn in 0..100 {
+        let mut transaction = client.transaction().unwrap();
+        if turn % 5 > 0 {
+            transaction.query(&login, &[&token]).expect("the token is good");
+        }
+        let seen = transaction.query(&mine, &[&0]).unwrap();
+        transaction.commit().unwrap();
+        assert_eq!(seen.len(), if turn % 5 > 0 { 4 } else { 0 }, "{tenant} sees its own rows, nobody none");
+        for row in seen {
+            assert_eq!((row.get::<_, &str>(0), row.get::<_, &str>(1)), (tenant, tenant));
+            pids.insert(row.get(2));
+        }
+    }
+    pids
 }
