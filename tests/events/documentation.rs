@@ -1,11 +1,11 @@
-//! docs/how-to/events.md: its SQL is run as it stands, and what it says of Debezium holds against the catalog.
+//! docs/how-to/events.md: its SQL is run as it stands. docs/how-to/use-debezium.md: what it says holds against the catalog.
 
-use crate::common::{Cluster, Options, Token, psql, sql_blocks};
+use crate::common::{Cluster, Options, Token, blocks, psql, sql_blocks};
 use crate::logical::allow_wal2json;
 use crate::world::{ORG, USER, consumption, one, school, school_in};
 use serde_json::Value;
 
-/// Blocks with a transaction as an application, those that need the log or a publication as a superuser, the others as a service.
+/// Blocks with a transaction as an application, those that need the log as a superuser, the others as a service.
 #[test]
 fn every_block_runs() {
     let cluster = Cluster::start(Options { settings: vec![("wal_level", "logical".into())], ..Options::default() });
@@ -14,16 +14,16 @@ fn every_block_runs() {
     let has_wal2json = allow_wal2json(&mut superuser);
     let token = Token::for_member(USER, ORG).sign();
     let envelope = consumption("a3b1c2d4-0003-4f00-8abc-000000000003", 3).to_string();
-    let blocks = sql_blocks("docs/how-to/events.md");
-    assert!(blocks.len() >= 7);
+    let page = sql_blocks("docs/how-to/events.md");
+    assert!(page.len() >= 6);
     let mut shown = String::new();
-    for block in blocks {
+    for block in page {
         if block.contains("wal2json") && !has_wal2json {
             continue;
         }
         let role = if block.starts_with("BEGIN") {
             "app"
-        } else if block.contains("PUBLICATION") || block.contains("replication_slot") {
+        } else if block.contains("replication_slot") {
             "postgres"
         } else {
             "svc"
@@ -34,7 +34,6 @@ fn every_block_runs() {
         assert!(shown.contains(expected), "{expected} is not in:\n{shown}");
     }
     assert_eq!(one::<i64>(&mut superuser, "SELECT count(*) FROM tenancy.event_consumers WHERE consumer = 'mailer'"), 1);
-    assert_eq!(one::<i64>(&mut superuser, "SELECT count(*) FROM pg_publication WHERE pubinsert AND NOT pubupdate"), 1);
     superuser.query("SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots", &[]).unwrap();
 }
 
@@ -62,9 +61,10 @@ fn the_columns_are_those_debezium_reads() {
     ] {
         assert!(columns.contains(&(name.into(), kind.into(), true)), "{name} {kind} NOT NULL");
     }
-    let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/how-to/events.md")).unwrap();
+    let settings = blocks("docs/how-to/use-debezium.md", "properties").concat();
     let setting = |name: &str| {
-        page.lines()
+        settings
+            .lines()
             .find_map(|line| line.strip_prefix(&format!("{name}=")))
             .unwrap_or_else(|| panic!("{name}"))
             .to_owned()

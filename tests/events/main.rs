@@ -4,6 +4,7 @@ mod batches;
 #[path = "../common/mod.rs"]
 mod common;
 mod correlation;
+mod debezium;
 mod documentation;
 mod exactly_once;
 mod hostile;
