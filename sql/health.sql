@@ -92,11 +92,9 @@ LANGUAGE plpgsql
 STABLE
 AS $$
 DECLARE
-    loaded boolean;
+    -- Not the setting: only superusers may read it, and an owner may be none.
+    loaded boolean := EXISTS (SELECT FROM tenancy._shared_metrics());
 BEGIN
-    loaded := EXISTS (
-        SELECT FROM unnest(string_to_array(current_setting('shared_preload_libraries'), ',')) AS library
-         WHERE btrim(library, ' "') ~ '(^|/)pg_tenancy$');
     RETURN QUERY SELECT 'preload'::text,
                         CASE WHEN loaded THEN 'ok' ELSE 'warning' END,
                         CASE WHEN loaded THEN 'in shared_preload_libraries'
@@ -123,8 +121,7 @@ BEGIN
 EXCEPTION WHEN OTHERS THEN
     GET STACKED DIAGNOSTICS message = MESSAGE_TEXT, hint = PG_EXCEPTION_HINT;
     RETURN QUERY SELECT 'master_key'::text,
-                        CASE WHEN coalesce(current_setting('tenancy.master_key_file', true), '') = ''
-                             THEN 'warning' ELSE 'error' END,
+                        CASE WHEN message LIKE '%is not set' THEN 'warning' ELSE 'error' END,
                         message, hint;
 END
 $$;

@@ -57,6 +57,36 @@ fn every_block_of_sql_runs() {
     assert!(run >= 50, "{run}");
 }
 
+/// SQL in a block of another kind, or in an indented one, would be run by nobody.
+#[test]
+fn sql_stands_where_it_is_run() {
+    const VERBS: [&str; 12] =
+        ["SELECT", "CALL", "CREATE", "ALTER", "DROP", "INSERT", "UPDATE", "DELETE", "GRANT", "COPY", "BEGIN", "SET"];
+    let statement = |line: &str| {
+        let line = line.split("--").next().unwrap_or("").trim();
+        line.ends_with(';') && VERBS.iter().any(|verb| line.split([' ', ';']).next() == Some(verb))
+    };
+    assert!(statement("    SELECT 1; -- one") && !statement("SELECTED;") && !statement("SELECT it"));
+    let mut found = Vec::new();
+    for file in files(&root().join("docs"), "md") {
+        let text = fs::read_to_string(&file).unwrap();
+        let mut indented = text.clone();
+        for part in parts(&text).unwrap() {
+            if let Part::Block { language, text } = part {
+                indented = indented.replacen(&text, "", 1);
+                if ["", "text"].contains(&language.as_str()) {
+                    found.extend(
+                        text.lines().filter(|line| statement(line)).map(|line| (file.clone(), line.to_owned())),
+                    );
+                }
+            }
+        }
+        let indented = indented.lines().filter(|line| line.starts_with("    ") && statement(line));
+        found.extend(indented.map(|line| (file.clone(), line.to_owned())));
+    }
+    assert!(found.is_empty(), "{found:?}");
+}
+
 #[test]
 fn a_link_leads_somewhere_and_to_every_page() {
     let mut broken = Vec::new();
@@ -193,6 +223,26 @@ fn a_page_says_how_it_is_run() {
         ["<!-- test skip -->\n```sql\n```\n", "<!-- test maybe -->\n", "<!-- test skip a long reason -->\n", "```sh\n"]
     {
         assert!(read(wrong).is_err(), "{wrong}");
+    }
+}
+
+/// What health() looks at, by its comments, stands in the tests of it.
+#[test]
+fn every_check_of_health_is_tested() {
+    let page = fs::read_to_string(root().join("docs/reference/health.md")).unwrap();
+    let sources: String =
+        files(&root().join("tests/operations"), "rs").iter().map(|file| fs::read_to_string(file).unwrap()).collect();
+    let checks: Vec<&str> = page
+        .lines()
+        .filter(|line| line.starts_with("- "))
+        .flat_map(|line| line.split('"').skip(1).step_by(2))
+        .collect();
+    assert!(checks.len() >= 19, "{checks:?}");
+    for check in checks {
+        assert!(
+            ["\"warning\"", "\"error\""].iter().any(|status| sources.contains(&format!("\"{check}\", {status}"))),
+            "{check}"
+        );
     }
 }
 

@@ -8,6 +8,7 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 /// A program that ends with the test.
@@ -20,16 +21,19 @@ impl Drop for Running {
     }
 }
 
-/// The folder of scripts/monitoring_tools.sh; none, with a line that says so, where they cannot be had.
+/// The folder of scripts/monitoring_tools.sh, which is run once; none, with a line that says so, where they cannot be had.
 fn tools() -> Option<PathBuf> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let script = Command::new("bash").arg(root.join("scripts/monitoring_tools.sh")).stdin(Stdio::null()).status();
-    if !script.is_ok_and(|status| status.success()) {
+    static TOOLS: OnceLock<Option<PathBuf>> = OnceLock::new();
+    let found = TOOLS.get_or_init(|| {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let script = Command::new("bash").arg(root.join("scripts/monitoring_tools.sh")).stdin(Stdio::null()).status();
+        let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
+        script.is_ok_and(|status| status.success()).then(|| target.join("monitoring-tools"))
+    });
+    if found.is_none() {
         crate::common::say!("skipped: Debian's prometheus and its exporter cannot be had here");
-        return None;
     }
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
-    Some(target.join("monitoring-tools"))
+    found.clone()
 }
 
 fn free_port() -> u16 {

@@ -169,6 +169,7 @@ impl Cluster {
         command(program)
             .env("PGHOST", self.folder())
             .env("PGUSER", "postgres")
+            .current_dir(self.folder())
             .args(arguments)
             .output()
             .unwrap_or_else(|error| panic!("{program} does not run: {error}"))

@@ -51,6 +51,24 @@ fn tables_that_lost_their_row_security() {
     says(&mut client, "row_security", "error", "users");
 }
 
+/// CREATE EXTENSION wants a superuser, whom one may demote afterwards: then BYPASSRLS is what the functions need.
+#[test]
+fn an_owner_that_is_no_superuser() {
+    let database = sound().empty_database();
+    let mut superuser = database.superuser();
+    superuser.batch_execute("CREATE ROLE health_owner SUPERUSER LOGIN").unwrap();
+    let mut owner = database.connect("health_owner");
+    owner.batch_execute("CREATE EXTENSION pg_tenancy; SELECT tenancy.install()").unwrap();
+    superuser.batch_execute("ALTER ROLE health_owner NOSUPERUSER").unwrap();
+    says(&mut superuser, "owner", "error", "health_owner");
+    superuser.batch_execute("ALTER ROLE health_owner BYPASSRLS").unwrap();
+    assert!(check(&mut superuser, "owner").is_empty());
+    for name in ["preload", "master_key", "schema", "row_security"] {
+        well(&mut superuser, name);
+        well(&mut owner, name);
+    }
+}
+
 #[test]
 fn preload() {
     let cluster = Cluster::start(Options { preload: false, ..Options::default() });
