@@ -20,7 +20,7 @@ SELECT tenancy.install_compat();
 
 \set ECHO none
 SELECT demo.shows(
-    true or     to_regclass('tenancy.credit_transactions') IS NOT NULL
+    to_regclass('tenancy.credit_transactions') IS NOT NULL
         AND NOT EXISTS (
             SELECT FROM pg_proc p, aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) a
             WHERE p.pronamespace = 'tenancy'::regnamespace AND a.grantee = 0),

@@ -88,6 +88,35 @@ fn sql_stands_where_it_is_run() {
 }
 
 #[test]
+fn what_the_pages_name_is_there() {
+    let database = cluster().database();
+    let known = "SELECT proname::text FROM pg_proc WHERE pronamespace = 'tenancy'::regnamespace
+                 UNION SELECT relname::text FROM pg_class WHERE relnamespace = 'tenancy'::regnamespace
+                 UNION SELECT typname::text FROM pg_type WHERE typnamespace = 'tenancy'::regnamespace
+                 UNION SELECT substr(name, 9) FROM pg_settings WHERE name LIKE 'tenancy.%'";
+    let known: BTreeSet<String> =
+        database.superuser().query(known, &[]).unwrap().iter().map(|row| row.get(0)).collect();
+    // Beginnings of an event's type and of a file's name.
+    let others = ["credit", "key"];
+    let mut pages = files(&root().join("docs"), "md");
+    pages.push(root().join("README.md"));
+    let mut named = 0;
+    for file in pages {
+        let text = fs::read_to_string(&file).unwrap();
+        for (at, _) in text.match_indices("tenancy.") {
+            let name: String =
+                text[at + 8..].chars().take_while(|letter| letter.is_ascii_alphanumeric() || *letter == '_').collect();
+            let before = text[..at].chars().next_back();
+            if !name.is_empty() && !before.is_some_and(|letter| letter.is_alphanumeric() || letter == '_') {
+                named += 1;
+                assert!(known.contains(&name) || others.contains(&name.as_str()), "{}: tenancy.{name}", file.display());
+            }
+        }
+    }
+    assert!(named > 300, "{named}");
+}
+
+#[test]
 fn a_link_leads_somewhere_and_to_every_page() {
     let mut broken = Vec::new();
     let mut linked = BTreeSet::new();

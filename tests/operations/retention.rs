@@ -63,6 +63,41 @@ fn revocations_go_when_their_tokens_have_ended_by_themselves() {
     refused(ops.query("SELECT tenancy.trim_revocations(0)", &[]), "22023", "invalid_argument");
 }
 
+/// What docs/explanation/operations-and-capacity.md says a charge and its link in the chain take, within a fifth.
+#[test]
+fn a_charge_takes_the_bytes_the_page_says() {
+    const CHARGES: i64 = 3000;
+    let page =
+        std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/explanation/operations-and-capacity.md"))
+            .unwrap();
+    let said = |table: &str| -> i64 {
+        let row = page.lines().find(|line| line.contains(&format!("(`{table}`) |"))).expect("a row for each table");
+        row.trim_end_matches([' ', '|']).rsplit(' ').next().unwrap().parse().unwrap()
+    };
+    let database = sound().database();
+    let mut client = database.superuser();
+    let size =
+        |client: &mut Client, table: &str| number(client, &format!("SELECT pg_total_relation_size('tenancy.{table}')"));
+    client
+        .batch_execute(
+            "SELECT tenancy.register_user('ada'), tenancy.register_organization('acme', 'Acme');
+             SELECT tenancy.set_subscription('acme', 'teams', 'active', 5), tenancy.assign_seat('acme', 'ada');
+             SELECT tenancy.grant_credits(1000000, org_id => 'acme')",
+        )
+        .unwrap();
+    let before = ["credit_transactions", "credit_links"].map(|table| size(&mut client, table));
+    client
+        .batch_execute(&format!(
+            "DO $$ BEGIN FOR i IN 1..{CHARGES} LOOP PERFORM tenancy.deduct_credits('ada', 1, 'acme', 'Code generation'); END LOOP; END $$;
+             SELECT count(*) FROM tenancy.seal_ledger(max_entries => 100000)"
+        ))
+        .unwrap();
+    for (table, before) in ["credit_transactions", "credit_links"].iter().zip(before) {
+        let (said, took) = (said(table), (size(&mut client, table) - before) / CHARGES);
+        assert!((took - said).abs() * 5 <= said, "{table}: {took} bytes a row, the page says {said}");
+    }
+}
+
 #[test]
 fn events_that_nobody_trims_are_noticed() {
     let database = sound().database();
