@@ -12,7 +12,11 @@ SELECT :'again_status' AS "the same event again";
 \connect - postgres
 \set ECHO queries
 SELECT * FROM tenancy.credit_balance(org_id => 'skola-malmo-01');
-SELECT type, payload -> 'data' AS data FROM tenancy.event_outbox WHERE type LIKE 'huleedu.entitlements.%' ORDER BY type;
+SELECT type, payload #>> '{data,subject,id}' AS subject, coalesce(payload #>> '{data,delta}', payload #>> '{data,amount}') AS amount,
+       payload #>> '{data,new_balance}' AS new_balance
+FROM tenancy.event_outbox
+WHERE type LIKE 'huleedu.entitlements.%'
+ORDER BY type;
 
 \set ECHO none
 \echo '-- who it was, at every step'

@@ -34,7 +34,7 @@ status=0
 DEMO_SIGN=$PGT_ROOT/demo/sign DEMO_SCHOOL=$PGT_ROOT/demo/school \
     DEMO_KEY=$DATA/issuer.key DEMO_OTHER_KEY=$PGT_SCRATCH/other.key \
     "$PGT_BIN/psql" -X -q -h "$PGT_SCRATCH" -U postgres -d demo -v bold="$bold" -v plain="$plain" "${stories[@]}" 9>&- 2>&1 |
-    sed -u -E -e 's/(eyJ[A-Za-z0-9_-]{8})[A-Za-z0-9_.-]{20,}/\1…/g' -e 's/^psql:[^ ]*:[0-9]+: //' -e 's/( AS [a-z_]+) $/\1;/' || status=$?
+    sed -u -E -e 's/(eyJ[A-Za-z0-9_-]{8})[A-Za-z0-9_.-]{20,}/\1…/g' -e 's/^psql:[^ ]*:[0-9]+: //' -e 's/^(SELECT .*( AS [a-z_]+|\))) $/\1;/' || status=$?
 
 if [ -n "${KEEP:-}" ]; then
     PGT_KEEP=1

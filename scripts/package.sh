@@ -17,6 +17,11 @@ MAINTAINER=$(sed -n 's/^ *"maintainer": "\(.*\)",$/\1/p' META.json)
 SOURCE_DATE_EPOCH=$(git log -1 --format=%ct 2>/dev/null || stat -c %Y Cargo.toml)
 export SOURCE_DATE_EPOCH
 
+# Where it was built stands in no file of it.
+CRATES=${CARGO_HOME:-$HOME/.cargo}/registry/src
+export RUSTFLAGS="${RUSTFLAGS:-} --remap-path-prefix=$CRATES=crates --remap-path-prefix=$PGT_ROOT=pg_tenancy --remap-path-prefix=$PGT_TARGET=target"
+export CFLAGS="${CFLAGS:-} -ffile-prefix-map=$CRATES=crates -ffile-prefix-map=$PGT_TARGET=target"
+
 build() {
     step "Building for release"
     PGRX_BUILD_FLAGS='' cargo pgrx package --pg-config "$PGT_BIN/pg_config" --out-dir "$OUT/build" 9>&-
@@ -31,9 +36,16 @@ lay_out() {
     find "$OUT/build" -name pg_tenancy.so -exec install -m 644 {} "$lib/" \;
     find "$OUT/build" \( -name pg_tenancy.control -o -name 'pg_tenancy--*.sql' \) -exec install -m 644 {} "$share/" \;
     strip --strip-unneeded "$lib/pg_tenancy.so"
+    if grep -aqF -e "$CRATES" -e "$PGT_ROOT" -e "$PGT_TARGET" "$lib/pg_tenancy.so" "$share"/*; then
+        die "a file of the package says where it was built."
+    fi
+    # As in the repository, so that the pages' paths hold: tools/jwks-sync, sql/test/tenancy_test.sql.
     install -m 644 README.md "$DOC/"
-    cp -r docs monitoring "$DOC/"
+    install -d "$DOC/sql"
+    cp -r docs monitoring tools "$DOC/"
+    cp -r sql/test "$DOC/sql/"
     find "$DOC" -type f -exec chmod 644 {} +
+    chmod 755 "$DOC/tools/jwks-sync"
     write_copyright >"$DOC/copyright"
     write_changelog | gzip -9n >"$DOC/changelog.Debian.gz"
     scripts/sbom.sh | gzip -9n >"$DOC/sbom.cdx.json.gz"
@@ -79,6 +91,7 @@ Architecture: $ARCHITECTURE
 Maintainer: $MAINTAINER
 Installed-Size: $(du -ks "$TREE/usr" | cut -f1)
 Depends: postgresql-$PGT_PG_MAJOR, $depends
+Suggests: python3, prometheus-postgres-exporter
 Section: database
 Priority: optional
 Description: verified identity, tenant isolation and pooled credits for PostgreSQL $PGT_PG_MAJOR

@@ -19,6 +19,9 @@ chown postgres: "$SCRATCH"
 # apt reads it as a user of its own.
 chmod 755 "$SCRATCH"
 cp "$DEB" "$SCRATCH/package.deb"
+# The folders' times are part of how the tests recognize a changed server.
+FOLDERS=("$PGT_SYSTEM_LIB/lib" "$PGT_SYSTEM_SHARE/extension")
+TIMES=("$(stat -c %y "${FOLDERS[0]}")" "$(stat -c %y "${FOLDERS[1]}")")
 query() { as_server_user "$BIN/psql" -h "$SCRATCH" -U postgres -XAtq -v ON_ERROR_STOP=1 -c "$1" postgres; }
 
 step "apt-get install"
@@ -45,4 +48,5 @@ step "apt-get remove"
 apt-get remove -y --purge "$NAME" </dev/null
 left=$(find /usr/lib/postgresql /usr/share/postgresql /usr/share/doc -name '*pg_tenancy*' -o -name "$NAME*")
 [ -z "$left" ] || die "left behind:" "$left"
+for index in 0 1; do touch -d "${TIMES[$index]}" "${FOLDERS[$index]}"; done
 note "installed, used, removed: nothing is left"
