@@ -118,6 +118,7 @@ fn what_the_pages_name_is_there() {
 
 #[test]
 fn a_link_leads_somewhere_and_to_every_page() {
+    let html = root().join("docs").canonicalize().unwrap();
     let mut broken = Vec::new();
     let mut linked = BTreeSet::new();
     let mut pages = files(&root().join("docs"), "md");
@@ -131,6 +132,10 @@ fn a_link_leads_somewhere_and_to_every_page() {
                 continue;
             }
             match file.parent().unwrap().join(target).canonicalize() {
+                // What stands outside of docs/, or is a folder, is no page of the HTML.
+                Ok(found) if name.starts_with("docs/") && !(found.is_file() && found.starts_with(&html)) => {
+                    broken.push(format!("{name}: {target} is not below docs/"));
+                }
                 Ok(found) => {
                     linked.insert(found);
                 }
