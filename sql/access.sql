@@ -303,7 +303,7 @@ VALUES
     ('set_plan_quota(text,text,numeric,numeric,text,text)', 'operator'),
     ('check_quota(text,numeric)', 'application'),
     ('take_quota(text,numeric)', 'application'),
-    ('prune_quota_usage(interval)', 'operator'),
+    ('prune_quota_usage(interval,integer)', 'operator'),
     ('_parse_rate_limit(text)', 'internal'),
     ('_store_rate_limit(text,text,integer,interval,integer)', 'internal'),
     ('_require_limit_scope(text,text)', 'internal'),

@@ -89,6 +89,7 @@ fn what_cannot_be_is_refused() {
         "set_quota('m', 1, 2, 'day', time_zone => NULL)",
         "set_quota('m', 1, 2, 'day', tenant_id => '')",
         "prune_quota_usage('1 day')",
+        "prune_quota_usage(max_rows => 0)",
     ] {
         refused(ops.query(&format!("SELECT tenancy.{call}"), &[]), "22023", "invalid_argument");
     }

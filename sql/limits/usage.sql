@@ -177,7 +177,7 @@ $$;
 COMMENT ON FUNCTION tenancy.take_quota(text, numeric) IS
 'Counts an amount against every quota of the metric that binds the identity (its tenant, organization, user), all of them or none, exactly, and returns the tightest one as check_quota does. Undone with the transaction. Reaching a soft quota publishes an event. Errors: PT429 quota_exceeded (DETAIL says which, how much is used and when it is renewed), PT401, 22023, 40001, 55000.';
 
-CREATE FUNCTION tenancy.prune_quota_usage(older_than interval DEFAULT '400 days') RETURNS bigint
+CREATE FUNCTION tenancy.prune_quota_usage(older_than interval DEFAULT '400 days', max_rows integer DEFAULT 10000) RETURNS bigint
 LANGUAGE plpgsql
 SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
@@ -190,11 +190,20 @@ BEGIN
         PERFORM tenancy._raise('22023', 'invalid_argument', 'older_than must be at least 32 days',
             'A month''s counter is needed until the month is over.', '{"parameter": "older_than"}');
     END IF;
+    IF prune_quota_usage.max_rows IS NULL OR prune_quota_usage.max_rows NOT BETWEEN 1 AND 1000000 THEN
+        PERFORM tenancy._raise('22023', 'invalid_argument', 'max_rows must be between 1 and 1000000', 'The default is 10000.',
+            '{"parameter": "max_rows"}');
+    END IF;
     DELETE FROM tenancy.quota_usage AS u
-     WHERE u.period <> 'lifetime' AND u.period_start < now() - prune_quota_usage.older_than;
+     WHERE (u.tenant_id, u.org_id, u.user_id, u.metric, u.period, u.period_start) IN (
+               SELECT old.tenant_id, old.org_id, old.user_id, old.metric, old.period, old.period_start
+                 FROM tenancy.quota_usage AS old
+                WHERE old.period <> 'lifetime' AND old.period_start < now() - prune_quota_usage.older_than
+                LIMIT prune_quota_usage.max_rows
+                  FOR UPDATE SKIP LOCKED);
     GET DIAGNOSTICS removed = ROW_COUNT;
     RETURN removed;
 END
 $$;
-COMMENT ON FUNCTION tenancy.prune_quota_usage(interval) IS
-'Deletes counters of periods that began longer ago than older_than; lifetime ones stay. Returns how many. Errors: 22023, 55000.';
+COMMENT ON FUNCTION tenancy.prune_quota_usage(interval, integer) IS
+'Deletes up to max_rows counters of periods that began longer ago than older_than; lifetime ones stay. Returns how many: call it again until it is fewer than max_rows. Errors: 22023, 55000.';

@@ -63,6 +63,25 @@ fn revocations_go_when_their_tokens_have_ended_by_themselves() {
     refused(ops.query("SELECT tenancy.trim_revocations(0)", &[]), "22023", "invalid_argument");
 }
 
+#[test]
+fn counters_of_quotas_go_in_batches_and_lifetime_ones_stay() {
+    let database = sound().database();
+    let mut client = database.superuser();
+    client
+        .batch_execute(
+            "INSERT INTO tenancy.quota_usage (tenant_id, org_id, user_id, metric, period, period_start, used)
+             SELECT 't', '', '', 'pages', period, now() - interval '1 day' * days, 1
+               FROM unnest(ARRAY['day', 'hour', 'lifetime']) AS period, unnest(ARRAY[401, 500, 1]) AS days",
+        )
+        .unwrap();
+    let mut ops = database.connect("ops");
+    for removed in [3, 1, 0] {
+        assert_eq!(number(&mut ops, "SELECT tenancy.prune_quota_usage(max_rows => 3)"), removed);
+    }
+    assert_eq!(number(&mut client, "SELECT count(*) FROM tenancy.quota_usage WHERE period = 'lifetime'"), 3);
+    assert_eq!(number(&mut client, "SELECT count(*) FROM tenancy.quota_usage"), 5);
+}
+
 /// What docs/explanation/operations-and-capacity.md says a charge and its link in the chain take, within a fifth.
 #[test]
 fn a_charge_takes_the_bytes_the_page_says() {
