@@ -1,6 +1,6 @@
 # Each target is one line that calls scripts/; each does its own set-up.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test soak soak-ledger soak-online lint bench bench-full install fuzz torture test-matrix package package-test freeze docs
+.PHONY: help setup demo test soak soak-ledger soak-online lint bench bench-full install fuzz torture test-matrix package package-test deny freeze docs
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 12
@@ -39,6 +39,9 @@ bench: ## ours beside what a user would write instead, ten minutes; BENCH=name: 
 
 bench-full: ## the same, long enough to hold the bars
 	@FULL=1 BENCH='$(BENCH)' scripts/bench.sh
+
+deny: ## licences, sources and known holes of every crate that is linked in
+	@scripts/deny.sh
 
 freeze: ## at a release: keeps its scripts, so that tests hold them unchanged
 	@scripts/freeze.sh
