@@ -63,7 +63,11 @@ SELECT sub.tenant_id,
     SELECT count(*) AS taken,
            count(*) FILTER (WHERE EXISTS (
                SELECT FROM tenancy.credit_transactions AS t
-                WHERE t.pool_id = s.organization_id AND t.seat_id = s.id AND t.operation_type = 'deduction'
+                -- Ids begin with the entry's time, so that for a seat that spent nothing no older entry is read.
+                WHERE t.pool_id = s.organization_id
+                  AND t.id >= (lpad(to_hex(floor(extract(epoch FROM now() - interval '30 days') * 1000)::bigint), 12, '0')
+                               || '70008000000000000000')::uuid
+                  AND t.seat_id = s.id AND t.operation_type = 'deduction'
                   AND t.created_at > now() - interval '30 days')) AS spending
       FROM tenancy.organization_seats AS s
      WHERE s.organization_id = sub.organization_id AND s.status = 'active'

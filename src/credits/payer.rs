@@ -1,7 +1,7 @@
 //! Who is charged: external ids to internal ones, and whether the identity in force allows it.
 
 use crate::pg::{self, Bearer, Error, Result, State, sql};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use uuid::Uuid;
 
@@ -161,6 +161,19 @@ pub fn organization(namespace: &str, id: &str) -> Result<Option<Uuid>> {
     )
 }
 
+/// Once an epoch: a table that is dropped or made anew ends it.
+fn watch_directory() -> Result<()> {
+    thread_local! {
+        static WATCHED_IN: Cell<u64> = const { Cell::new(0) };
+    }
+    let epoch = pg::epoch();
+    if WATCHED_IN.get() != epoch {
+        sql::table_oids(&["users", "organizations"])?.into_iter().for_each(pg::watch);
+        WATCHED_IN.set(epoch);
+    }
+    Ok(())
+}
+
 /// Ids are kept until a change of users or organizations is announced: the directory announces each,
 /// and a row that was never committed takes its announcement back with it.
 fn look_up(
@@ -176,11 +189,7 @@ fn look_up(
     if kept.is_some() {
         return Ok(kept);
     }
-    for table in ["users", "organizations"] {
-        if let Some(table) = sql::table_oid(table)? {
-            pg::watch(table);
-        }
-    }
+    watch_directory()?;
     let epoch = pg::epoch();
     let read = sql::query_opt(statement, &[namespace.into(), id.into()], sql::Mode::ReadLatest, |row| Ok(row.uuid(1)))?
         .flatten();
