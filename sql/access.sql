@@ -449,6 +449,7 @@ VALUES
     ('_policy_remedy(oid,text)', 'internal'),
     ('_audit_views(oid[])', 'internal'),
     ('_audit_functions()', 'internal'),
+    ('_routine_names(oid,regclass)', 'internal'),
     ('_audit_roles()', 'internal'),
     ('_membership_remedy(oid,oid)', 'internal'),
     ('_audit_movement()', 'internal'),

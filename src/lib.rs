@@ -91,6 +91,7 @@ extension_sql_file!(
         credits::sound::is_sound_entry
     ]
 );
+extension_sql_file!("../sql/limits/types.sql", name = "limits_types");
 extension_sql_file!(
     "../sql/limits/rate_limits.sql",
     name = "limits_rate_limits",
@@ -98,7 +99,7 @@ extension_sql_file!(
         [limits::take_rate_limit, limits::take_rate_limit_for, limits::peek_rate_limit, limits::parse_rate_limit]
 );
 extension_sql_file!("../sql/limits/quotas.sql", name = "limits_quotas");
-extension_sql_file!("../sql/limits/usage.sql", name = "limits_usage");
+extension_sql_file!("../sql/limits/usage.sql", name = "limits_usage", requires = ["limits_types"]);
 extension_sql_file!("../sql/tokens/callers.sql", name = "tokens_callers");
 extension_sql_file!("../sql/tokens/issue.sql", name = "tokens_issue");
 extension_sql_file!("../sql/tokens/profiles.sql", name = "tokens_profiles");

@@ -56,4 +56,4 @@ COMMENT ON COLUMN tenancy.identity.issuer IS 'The issuer of the token; NULL with
 COMMENT ON COLUMN tenancy.identity.token_id IS 'The token''s id (jti), if it has one.';
 
 COMMENT ON FUNCTION tenancy._tenant_of(text, text, text) IS
-'The tenant of a user and organization that a service names: the registered organization''s, else the organization''s id, else the user''s own. Errors: PT403 tenant_taken, tenant_suspended, reserved_id.';
+'The tenant of a user and organization that a service names: the registered organization''s, else the organization''s id, else the user''s own. Errors: PT403 tenant_taken, tenant_suspended; 22023 reserved_id.';

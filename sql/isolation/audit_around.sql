@@ -63,11 +63,47 @@ BEGIN
                '-- in its body: pg_advisory_xact_lock(tenancy.lock_key(name)), whose keys differ from tenant to tenant'
           FROM functions f
          WHERE f.pronamespace IN (SELECT * FROM tenancy._audited_schemas())
-           AND f.prosrc ~* 'pg_(try_)?advisory' AND f.prosrc !~* 'tenancy\.lock_key';
+           AND f.prosrc ~* 'pg_(try_)?advisory' AND f.prosrc !~* 'tenancy\.lock_key'
+        UNION ALL
+        SELECT 'definer_bypasses_policies', CASE WHEN f.prosrc ~* 'tenancy\.(tenant_(id|uuid|bigint)|require_tenant)' THEN 'warning' END, f.shown,
+               format('it reads %s as %I, %s, and %s may call it', string_agg(DISTINCT t.shown, ', '), o.rolname,
+                      CASE WHEN o.rolsuper OR o.rolbypassrls THEN 'whom no policy binds' ELSE 'whom the operator''s policy lets see all tenants' END,
+                      (SELECT string_agg(DISTINCT quote_ident(a.role_name), ', ') FROM tenancy._audited_roles() a
+                        WHERE a.is_application AND has_function_privilege(a.role, f.oid, 'EXECUTE'))),
+               format('ALTER ROUTINE %s SECURITY INVOKER;  -- or let it name the tenant in every statement, and exempt it', f.shown)
+          FROM functions f
+          JOIN pg_catalog.pg_roles o ON o.oid = f.proowner
+          JOIN tenancy._audited_tables() t ON o.rolsuper OR o.rolbypassrls OR pg_has_role(o.oid, (SELECT r.oid FROM pg_catalog.pg_roles r WHERE r.rolname = t.operator_role), 'USAGE')
+         WHERE f.prosecdef AND f.prorettype NOT IN ('trigger'::regtype, 'event_trigger'::regtype)
+           AND EXISTS (SELECT FROM tenancy._audited_roles() a WHERE a.is_application AND has_function_privilege(a.role, f.oid, 'EXECUTE'))
+           AND tenancy._routine_names(f.oid, t.relation)
+         GROUP BY f.oid, f.shown, f.prosrc, o.rolname, o.rolsuper, o.rolbypassrls;
 END;
 $$;
 COMMENT ON FUNCTION tenancy._audit_functions() IS
     'Internal: functions that open a way around the policies, or let one tenant hold up another.';
+
+-- By its dependencies, where its body is parsed; else by the words of its text, where a table's name can stand.
+CREATE FUNCTION tenancy._routine_names(routine oid, relation regclass) RETURNS boolean
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT EXISTS (SELECT FROM pg_catalog.pg_depend d
+                    WHERE d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.refclassid = 'pg_class'::regclass AND d.refobjid = c.oid)
+           OR b.body ~ format('\m%s\s*\.\s*%s\M(?!\s*\()', b.schema, b.name)
+           OR b.finds AND b.body ~ format('\m(from|join|into|update|using|table|only)\s+%s\M(?!\s*[.(])', b.name)
+      FROM pg_catalog.pg_proc p
+      JOIN pg_catalog.pg_class c ON c.oid = $2
+      JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+     CROSS JOIN LATERAL (
+            SELECT regexp_replace(translate(lower(p.prosrc), '"', ''), '--[^\n]*|/\*.*?\*/', ' ', 'g') AS body,
+                   regexp_replace(lower(n.nspname), '\W', '.', 'g') AS schema, regexp_replace(lower(c.relname), '\W', '.', 'g') AS name,
+                   -- Without a path of its own it finds what its caller's path leads to.
+                   coalesce((SELECT quote_ident(n.nspname) = ANY (regexp_split_to_array(substr(s.setting, 13), '\s*,\s*'))
+                               FROM unnest(p.proconfig) AS s (setting) WHERE s.setting LIKE 'search\_path=%'), true) AS finds) b
+     WHERE p.oid = $1;
+$$;
+COMMENT ON FUNCTION tenancy._routine_names(oid, regclass) IS
+    'Internal: whether a routine names a table. What it puts together at run time is not seen.';
 
 -- Roles that use protected tables: granted access to tenancy, or granted a table.
 CREATE FUNCTION tenancy._audited_roles() RETURNS TABLE (role oid, role_name name, is_application boolean)

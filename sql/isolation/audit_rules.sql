@@ -31,6 +31,7 @@ VALUES
     ('view_runs_as_owner', 'warning', 'A view over a protected table runs with its owner''s rights', ARRAY[23]),
     ('materialized_view', 'error', 'A materialized view over a protected table holds every tenant''s rows', ARRAY[24]),
     ('definer_search_path', 'error', 'A SECURITY DEFINER function without a pinned search_path', ARRAY[28, 44]),
+    ('definer_bypasses_policies', 'error', 'A SECURITY DEFINER function for applications reads a protected table as somebody whom no policy binds', ARRAY[27, 28]),
     ('leakproof_function', 'warning', 'A function of yours is declared LEAKPROOF: it runs before the policies', ARRAY[17]),
     ('bypassing_role', 'error', 'A role that uses protected tables is bound by no policy, or can become one that is not', ARRAY[27]),
     ('application_owns_table', 'error', 'A role with application access has the rights of a protected table''s owner', ARRAY[26, 27]),

@@ -25,9 +25,7 @@ $$;
 COMMENT ON FUNCTION tenancy._publish_quota_crossing(text, text, text, text, timestamptz, numeric, numeric, numeric) IS
 'Publishes that a soft quota was reached, through the outbox. Whether there is one.';
 
-CREATE FUNCTION tenancy._count_quota(metric text, amount numeric, enforce boolean)
-RETURNS TABLE (allowed boolean, used numeric, soft numeric, hard numeric, remaining numeric,
-               scope text, period text, resets_at timestamptz)
+CREATE FUNCTION tenancy._count_quota(metric text, amount numeric, enforce boolean) RETURNS tenancy.quota_state
 LANGUAGE plpgsql
 AS $$
 DECLARE
@@ -63,7 +61,7 @@ BEGIN
         END IF;
         total := NULL;
     END LOOP;
-    RETURN QUERY SELECT * FROM tenancy._quota_state(_count_quota.metric, 0, at);
+    RETURN tenancy._quota_state(_count_quota.metric, 0, at);
 END
 $$;
 COMMENT ON FUNCTION tenancy._count_quota(text, numeric, boolean) IS
@@ -107,18 +105,18 @@ END
 $$;
 COMMENT ON FUNCTION tenancy._quota_scope(text, text) IS 'What a counter counts: tenant, org or user.';
 
-CREATE FUNCTION tenancy._quota_state(metric text, amount numeric, at timestamptz)
-RETURNS TABLE (allowed boolean, used numeric, soft numeric, hard numeric, remaining numeric,
-               scope text, period text, resets_at timestamptz)
+CREATE FUNCTION tenancy._quota_state(metric text, amount numeric, at timestamptz) RETURNS tenancy.quota_state
 LANGUAGE plpgsql
 STABLE
 AS $$
+DECLARE
+    tightest tenancy.quota_state;
 BEGIN
-    RETURN QUERY
     SELECT q.hard IS NULL OR coalesce(u.used, 0) + _quota_state.amount <= q.hard,
            coalesce(u.used, 0)::numeric, q.soft, q.hard, CASE WHEN q.hard IS NOT NULL THEN greatest(q.hard - coalesce(u.used, 0), 0) END,
            tenancy._quota_scope(q.org_id, q.user_id), q.period,
            tenancy._period_end(q.period, _quota_state.at, q.time_zone)
+      INTO tightest
       FROM tenancy._quotas_for(_quota_state.metric) AS q
       LEFT JOIN tenancy.quota_usage AS u
         ON u.tenant_id = tenancy.tenant_id() AND u.org_id = q.org_id AND u.user_id = q.user_id
@@ -127,17 +125,15 @@ BEGIN
      ORDER BY q.hard - coalesce(u.used, 0) NULLS LAST, q.org_id, q.user_id, q.period
      LIMIT 1;
     IF NOT FOUND THEN
-        RETURN QUERY SELECT true, NULL::numeric, NULL::numeric, NULL::numeric, NULL::numeric, NULL::text, NULL::text,
-                            NULL::timestamptz;
+        tightest.allowed := true;
     END IF;
+    RETURN tightest;
 END
 $$;
 COMMENT ON FUNCTION tenancy._quota_state(text, numeric, timestamptz) IS
 'The tightest quota of the metric that binds the identity, and whether it has room for the amount; allowed and NULLs where none does.';
 
-CREATE FUNCTION tenancy.check_quota(metric text, amount numeric DEFAULT 1)
-RETURNS TABLE (allowed boolean, used numeric, soft numeric, hard numeric, remaining numeric,
-               scope text, period text, resets_at timestamptz)
+CREATE FUNCTION tenancy.check_quota(metric text, amount numeric DEFAULT 1) RETURNS tenancy.quota_state
 LANGUAGE plpgsql
 STABLE
 SECURITY DEFINER
@@ -149,15 +145,13 @@ BEGIN
     PERFORM tenancy._require_value(check_quota.metric, 'metric');
     PERFORM tenancy._require_value(check_quota.amount, 'amount');
     PERFORM tenancy._require_quantity(check_quota.amount, 'amount');
-    RETURN QUERY SELECT * FROM tenancy._quota_state(check_quota.metric, check_quota.amount, clock_timestamp());
+    RETURN tenancy._quota_state(check_quota.metric, check_quota.amount, clock_timestamp());
 END
 $$;
 COMMENT ON FUNCTION tenancy.check_quota(text, numeric) IS
 'Whether the identity''s quotas of a metric have room for an amount, without taking it. One row, the tightest quota: used so far in its period, soft, hard (NULL: unlimited), remaining, scope (tenant, org or user), period, resets_at. Without a quota: allowed, the rest NULL. To be sure, take it: tenancy.take_quota. Errors: PT401, 22023, 55000.';
 
-CREATE FUNCTION tenancy.take_quota(metric text, amount numeric DEFAULT 1)
-RETURNS TABLE (allowed boolean, used numeric, soft numeric, hard numeric, remaining numeric,
-               scope text, period text, resets_at timestamptz)
+CREATE FUNCTION tenancy.take_quota(metric text, amount numeric DEFAULT 1) RETURNS tenancy.quota_state
 LANGUAGE plpgsql
 SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
@@ -171,7 +165,7 @@ BEGIN
         PERFORM tenancy._raise('22023', 'invalid_argument', 'amount must be above 0',
             'To look without taking, call tenancy.check_quota.', '{"parameter": "amount"}');
     END IF;
-    RETURN QUERY SELECT * FROM tenancy._count_quota(take_quota.metric, take_quota.amount, enforce => true);
+    RETURN tenancy._count_quota(take_quota.metric, take_quota.amount, enforce => true);
 END
 $$;
 COMMENT ON FUNCTION tenancy.take_quota(text, numeric) IS

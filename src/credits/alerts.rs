@@ -5,9 +5,10 @@
 
 use super::amount::json;
 use super::pool::Pool;
-use crate::pg::Result;
 use crate::pg::sql::{self, Arg, Mode};
-use serde_json::json as object;
+use crate::pg::{Error, Result, State};
+use serde::Serialize;
+use serde_json::value::RawValue;
 use uuid::Uuid;
 
 /// After a debit that went below `alert_below`.
@@ -56,15 +57,20 @@ fn thresholds(pool: Uuid) -> Result<Vec<i64>> {
 }
 
 fn publish(pool: &Pool, threshold: i64) -> Result<()> {
-    let payload = object!({
-        "pool": pool.word(),
-        "threshold": json(threshold),
-        "available": json(pool.available()),
-        "seq": pool.seq,
-    });
+    #[derive(Serialize)]
+    struct Payload {
+        pool: &'static str,
+        threshold: Box<RawValue>,
+        available: Box<RawValue>,
+        seq: i64,
+    }
+    let payload =
+        Payload { pool: pool.word(), threshold: json(threshold), available: json(pool.available()), seq: pool.seq };
+    let payload = serde_json::to_string(&payload)
+        .map_err(|_| Error::new(State::INTERNAL, "payload_not_written", "The event could not be written"))?;
     sql::execute(
         "SELECT tenancy._publish_credit_alert($1, $2::jsonb)",
-        &[pool.id.into(), Arg::Text(Some(&payload.to_string()))],
+        &[pool.id.into(), Arg::Text(Some(&payload))],
     )
     .map(drop)
 }

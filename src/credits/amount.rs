@@ -1,6 +1,7 @@
 //! Amounts of credits: millionths, exactly. What cannot be one is refused and never rounded.
 
 use crate::pg::{Decimal, Error, Result, State};
+use serde_json::value::RawValue;
 
 /// Millionths in a credit.
 const SCALE: i64 = 1_000_000;
@@ -42,9 +43,13 @@ impl Credits {
     }
 }
 
-/// Millionths as a JSON number for an error's DETAIL: exact up to 15 digits.
-pub fn json(micros: i64) -> serde_json::Value {
-    if micros % SCALE == 0 { (micros / SCALE).into() } else { (micros as f64 / SCALE as f64).into() }
+/// Millionths as a JSON number for an error's DETAIL: exact, and never with an exponent.
+pub fn json(micros: i64) -> Box<RawValue> {
+    let (units, rest) = (micros.unsigned_abs() / SCALE.unsigned_abs(), micros.unsigned_abs() % SCALE.unsigned_abs());
+    let sign = if micros < 0 { "-" } else { "" };
+    let text = format!("{sign}{units}.{rest:06}");
+    let text = text.trim_end_matches('0').trim_end_matches('.');
+    RawValue::from_string(text.to_owned()).unwrap_or_default()
 }
 
 fn not_positive() -> Error {
@@ -99,8 +104,17 @@ mod tests {
 
     #[test]
     fn details_are_written_as_a_person_would() {
-        assert_eq!(json(25_000_000).to_string(), "25");
-        assert_eq!(json(400_000).to_string(), "0.4");
-        assert_eq!(json(1).to_string(), "1e-6");
+        for (micros, text) in [
+            (0, "0"),
+            (1, "0.000001"),
+            (-1, "-0.000001"),
+            (400_000, "0.4"),
+            (25_000_000, "25"),
+            (100_000_000, "100"),
+            (-1_500_000, "-1.5"),
+            (LARGEST, "999999999999.999999"),
+        ] {
+            assert_eq!(json(micros).get(), text);
+        }
     }
 }

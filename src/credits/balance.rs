@@ -5,49 +5,45 @@ use super::owner::Owner;
 use super::pool::Pool;
 use super::settle;
 use crate::pg::sql::{self, Arg, Mode};
-use crate::pg::{self, Error, Micros, Result, State};
+use crate::pg::{self, Composite, Error, Fields, Result, State};
 use crate::schema::require_installed;
 use pgrx::datum::TimestampWithTimeZone;
-use pgrx::iter::TableIterator;
-use pgrx::{default, name, pg_extern, search_path};
+use pgrx::iter::SetOfIterator;
+use pgrx::{default, pg_extern, search_path};
+use std::ffi::CStr;
 use uuid::Uuid;
 
 /// The figures of a pool: the one named, else that of whoever is authenticated.
-#[pg_extern(stable, parallel_restricted, security_definer)]
+#[pg_extern(stable, parallel_restricted, security_definer, requires = ["credits_types"])]
 #[search_path(pg_catalog, pg_temp)]
-#[allow(clippy::type_complexity)]
 fn credit_balance(
     org_id: default!(Option<&str>, "NULL"),
     user_id: default!(Option<&str>, "NULL"),
     at: default!(Option<TimestampWithTimeZone>, "NULL"),
-) -> TableIterator<'static, (name!(total, Micros), name!(used, Micros), name!(held, Micros), name!(available, Micros))>
-{
+) -> Composite<Figures> {
     pg::entry(|| {
         require_installed()?;
         let owner = readable(org_id, user_id)?;
-        Ok(TableIterator::once(figures(owner.pool(), at.map(i64::from))?.row()))
+        figures(owner.pool(), at.map(i64::from)).map(Composite)
     })
 }
 
 /// The same by the pool's id, for views; no row where the caller may not see the pool.
-#[pg_extern(stable, parallel_restricted, security_definer)]
+#[pg_extern(stable, parallel_restricted, security_definer, requires = ["credits_types"])]
 #[search_path(pg_catalog, pg_temp)]
-#[allow(clippy::type_complexity)]
-fn pool_figures(
-    pool_id: Option<pgrx::Uuid>,
-) -> TableIterator<'static, (name!(total, Micros), name!(used, Micros), name!(held, Micros), name!(available, Micros))>
-{
+fn pool_figures(pool_id: Option<pgrx::Uuid>) -> SetOfIterator<'static, Composite<Figures>> {
     pg::entry(|| {
         require_installed()?;
         let pool = pool_id.map(|id| Uuid::from_bytes(*id.as_bytes()));
         let figures = match pool {
-            Some(pool) if visible(pool)? => Some(figures(pool, None)?.row()),
+            Some(pool) if visible(pool)? => Some(figures(pool, None)?),
             _ => None,
         };
-        Ok(TableIterator::new(figures))
+        Ok(SetOfIterator::new(figures.map(Composite)))
     })
 }
 
+/// What a pool holds: `tenancy.credit_figures`.
 #[derive(Default)]
 struct Figures {
     granted: i128,
@@ -55,10 +51,13 @@ struct Figures {
     held: i64,
 }
 
-impl Figures {
-    fn row(self) -> (Micros, Micros, Micros, Micros) {
+impl Fields for Figures {
+    const NAME: &'static CStr = c"credit_figures";
+    const SQL: &'static str = "tenancy.credit_figures";
+
+    fn fields(&self) -> Vec<Arg<'_>> {
         let (balance, held) = (i128::from(self.balance), i128::from(self.held));
-        (Micros(self.granted), Micros(self.granted - balance), Micros(held), Micros(balance - held))
+        [self.granted, self.granted - balance, held, balance - held].map(|micros| Arg::Micros(Some(micros))).to_vec()
     }
 }
 

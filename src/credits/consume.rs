@@ -10,20 +10,19 @@ use super::settle;
 use crate::limits::{self, Asked};
 use crate::pg::metrics::{self, Series};
 use crate::pg::sql::{self, Arg, Mode};
-use crate::pg::{self, Decimal, Error, Jsonb, Micros, Result, State};
+use crate::pg::{self, Composite, Decimal, Error, Fields, Jsonb, Result, State};
 use crate::schema::require_installed;
-use pgrx::iter::TableIterator;
-use pgrx::{default, name, pg_extern, search_path};
+use pgrx::{default, pg_extern, search_path};
 use serde_json::json;
+use std::ffi::CStr;
 use uuid::Uuid;
 
 /// What the original wrote where it did not know who had asked.
 const PLACEHOLDER: &str = "unknown-user";
 
 /// Charges `amount` units of a metric to the organization, else to the user.
-#[pg_extern(volatile, parallel_unsafe, security_definer)]
+#[pg_extern(volatile, parallel_unsafe, security_definer, requires = ["credits_types"])]
 #[search_path(pg_catalog, pg_temp)]
-#[allow(clippy::type_complexity)]
 fn consume_credits(
     user_id: Option<&str>,
     org_id: Option<&str>,
@@ -31,13 +30,13 @@ fn consume_credits(
     amount: Option<i32>,
     batch_id: default!(Option<&str>, "NULL"),
     correlation_id: default!(Option<&str>, "NULL"),
-) -> TableIterator<'static, (name!(success, bool), name!(new_balance, Micros), name!(consumed_from, String))> {
+) -> Composite<Consumed> {
     pg::entry(|| consume(None, user_id, org_id, metric, amount, batch_id, correlation_id))
 }
 
 /// The same for ids of a namespace that the caller answers for: an event's, which is consumed without an identity.
-#[pg_extern(name = "_consume_credits", volatile, parallel_unsafe)]
-#[allow(clippy::type_complexity, clippy::too_many_arguments)]
+#[pg_extern(name = "_consume_credits", volatile, parallel_unsafe, requires = ["credits_types"])]
+#[allow(clippy::too_many_arguments)]
 fn consume_credits_of(
     namespace: &str,
     user_id: Option<&str>,
@@ -46,11 +45,10 @@ fn consume_credits_of(
     amount: Option<i32>,
     batch_id: Option<&str>,
     correlation_id: Option<&str>,
-) -> TableIterator<'static, (name!(success, bool), name!(new_balance, Micros), name!(consumed_from, String))> {
+) -> Composite<Consumed> {
     pg::entry(|| consume(Some(namespace), user_id, org_id, metric, amount, batch_id, correlation_id))
 }
 
-type Answer = TableIterator<'static, (bool, Micros, String)>;
 
 fn consume(
     namespace: Option<&str>,
@@ -60,7 +58,7 @@ fn consume(
     amount: Option<i32>,
     batch_id: Option<&str>,
     correlation_id: Option<&str>,
-) -> Result<Answer> {
+) -> Result<Composite<Consumed>> {
     require_installed()?;
     let subject = Subject::named(namespace, user_id, org_id)?;
     let metric = present(metric, "metric")?;
@@ -77,7 +75,7 @@ fn consume(
         let Subject { user_id, namespace, organization, .. } = &consumption.subject;
         limits::note(&tenant(*organization, user_id, namespace)?, metric, &limited(user_id), units.unsigned_abs())?;
     }
-    Ok(TableIterator::once((done.success, Micros(done.balance.into()), done.consumed_from.to_owned())))
+    Ok(Composite(done))
 }
 
 /// Who consumes: registered where it was not yet, for the contract's events name users nobody registered.
@@ -132,7 +130,8 @@ struct Consumption<'a> {
     correlation_id: Option<&'a str>,
 }
 
-struct Done {
+/// What became of a consumption: `tenancy.consumption`, and what the audit row needs.
+struct Consumed {
     success: bool,
     balance: i64,
     /// `user`, `org` or `none`.
@@ -140,12 +139,25 @@ struct Done {
     transaction_id: Option<Uuid>,
 }
 
+impl Fields for Consumed {
+    const NAME: &'static CStr = c"consumption";
+    const SQL: &'static str = "tenancy.consumption";
+
+    fn fields(&self) -> Vec<Arg<'_>> {
+        vec![
+            Arg::Bool(Some(self.success)),
+            Arg::Micros(Some(self.balance.into())),
+            Arg::Text(Some(self.consumed_from)),
+        ]
+    }
+}
+
 impl Consumption<'_> {
-    fn run(&self) -> Result<Done> {
+    fn run(&self) -> Result<Consumed> {
         let organization = self.subject.organization;
         if self.cost == 0 {
             let balance = available(organization.unwrap_or(self.subject.user), Mode::Write)?;
-            return Ok(Done { success: true, balance, consumed_from: "none", transaction_id: None });
+            return Ok(Consumed { success: true, balance, consumed_from: "none", transaction_id: None });
         }
         if let Some(organization) = organization {
             self.lock_in_order(organization)?;
@@ -158,7 +170,7 @@ impl Consumption<'_> {
         }
         metrics::count(Series::Denied("insufficient_credits"), 1);
         let balance = available(self.subject.user, Mode::Write)?;
-        Ok(Done { success: false, balance, consumed_from: "user", transaction_id: None })
+        Ok(Consumed { success: false, balance, consumed_from: "user", transaction_id: None })
     }
 
     /// Where it will probably come to both pools, they are locked in the order of their ids, as batches do.
@@ -175,7 +187,7 @@ impl Consumption<'_> {
     }
 
     /// None where the pool does not cover the cost.
-    fn charge(&self, organization: Option<Uuid>, consumed_from: &'static str) -> Result<Option<Done>> {
+    fn charge(&self, organization: Option<Uuid>, consumed_from: &'static str) -> Result<Option<Consumed>> {
         let metadata = json!({ "metric": self.metric, "quantity": self.units, "batch_id": self.batch_id });
         let metadata = Jsonb::parse(&metadata.to_string());
         let description = format!("Consumption of {}", self.metric);
@@ -190,7 +202,7 @@ impl Consumption<'_> {
             seat: Seat::Optional,
         };
         Ok(match debit::charge(&charge, true)? {
-            Outcome::Charged(charged) => Some(Done {
+            Outcome::Charged(charged) => Some(Consumed {
                 success: true,
                 balance: charged.balance_after - charged.held_after,
                 consumed_from,
@@ -200,13 +212,13 @@ impl Consumption<'_> {
             Outcome::Capped(_) => {
                 metrics::count(Series::Denied("cap_reached"), 1);
                 let balance = available(charge.payer.pool(), Mode::Write)?;
-                Some(Done { success: false, balance, consumed_from, transaction_id: None })
+                Some(Consumed { success: false, balance, consumed_from, transaction_id: None })
             }
             Outcome::Replayed(_) | Outcome::Insufficient(_) => None,
         })
     }
 
-    fn record(&self, done: &Done) -> Result<()> {
+    fn record(&self, done: &Consumed) -> Result<()> {
         let by_organization =
             done.consumed_from == "org" || (done.consumed_from == "none" && self.subject.organization.is_some());
         sql::execute(
@@ -270,23 +282,13 @@ fn available(pool: Uuid, mode: Mode) -> Result<i64> {
 }
 
 /// Whether consumption would be paid for, and from where; nothing is reserved.
-#[pg_extern(stable, parallel_restricted, security_definer)]
+#[pg_extern(stable, parallel_restricted, security_definer, requires = ["credits_types"])]
 #[search_path(pg_catalog, pg_temp)]
-#[allow(clippy::type_complexity)]
 fn check_credits(
     user_id: Option<&str>,
     org_id: Option<&str>,
     requirements: Option<Jsonb>,
-) -> TableIterator<
-    'static,
-    (
-        name!(allowed, bool),
-        name!(required, Micros),
-        name!(available, Micros),
-        name!(source, Option<String>),
-        name!(denial_reason, Option<String>),
-    ),
-> {
+) -> Composite<Verdict> {
     pg::entry(|| {
         require_installed()?;
         let user_id = present(user_id, "user_id")?;
@@ -297,11 +299,34 @@ fn check_credits(
         let user = payer::user(&namespace, user_id)?;
         let tenant = tenant(organization, user_id, &namespace)?;
         let verdict = check(&tenant, user_id, user, organization, requirements)?;
-        Ok(TableIterator::once(verdict))
+        Ok(Composite(verdict))
     })
 }
 
-type Verdict = (bool, Micros, Micros, Option<String>, Option<String>);
+/// Whether consumption would be paid for: `tenancy.credit_check`.
+struct Verdict {
+    allowed: bool,
+    required: i64,
+    available: i64,
+    /// `org` or `user`; none where nothing is to be paid, or nobody can.
+    source: Option<&'static str>,
+    denial_reason: Option<&'static str>,
+}
+
+impl Fields for Verdict {
+    const NAME: &'static CStr = c"credit_check";
+    const SQL: &'static str = "tenancy.credit_check";
+
+    fn fields(&self) -> Vec<Arg<'_>> {
+        vec![
+            Arg::Bool(Some(self.allowed)),
+            Arg::Micros(Some(self.required.into())),
+            Arg::Micros(Some(self.available.into())),
+            Arg::Text(self.source),
+            Arg::Text(self.denial_reason),
+        ]
+    }
+}
 
 fn check(
     tenant: &str,
@@ -310,9 +335,13 @@ fn check(
     organization: Option<Uuid>,
     requirements: Option<Jsonb>,
 ) -> Result<Verdict> {
-    let answer = |allowed: bool, required: i64, available: i64, source: Option<&str>, denial: Option<&str>| {
-        let text = |value: Option<&str>| value.map(str::to_owned);
-        (allowed, Micros(required.into()), Micros(available.into()), text(source), text(denial))
+    let paid = |required, available, source| Verdict { allowed: true, required, available, source, denial_reason: None };
+    let denied = |required, available, reason| Verdict {
+        allowed: false,
+        required,
+        available,
+        source: None,
+        denial_reason: Some(reason),
     };
     let mut required: i64 = 0;
     for (metric, units) in read_requirements(requirements)? {
@@ -320,25 +349,25 @@ fn check(
         let units = u32::try_from(units).unwrap_or(u32::MAX);
         match limits::would_admit(tenant, &metric, &limited(user_id), units)? {
             Asked::Within => {}
-            Asked::Beyond => return Ok(answer(false, cost, 0, None, Some("rate_limit_exceeded"))),
-            Asked::Unknowable => return Ok(answer(false, cost, 0, None, Some("system_error"))),
+            Asked::Beyond => return Ok(denied(cost, 0, "rate_limit_exceeded")),
+            Asked::Unknowable => return Ok(denied(cost, 0, "system_error")),
         }
         required = required.saturating_add(cost);
     }
     if required == 0 {
-        return Ok(answer(true, 0, 0, None, None));
+        return Ok(paid(0, 0, None));
     }
     if let Some(organization) = organization {
         let of_organization = available(organization, Mode::Read)?;
         if of_organization >= required {
-            return Ok(answer(true, required, of_organization, Some("org"), None));
+            return Ok(paid(required, of_organization, Some("org")));
         }
     }
     let of_user = user.map_or(Ok(0), |user| available(user, Mode::Read))?;
     if of_user >= required {
-        return Ok(answer(true, required, of_user, Some("user"), None));
+        return Ok(paid(required, of_user, Some("user")));
     }
-    Ok(answer(false, required, of_user, None, Some("insufficient_credits")))
+    Ok(denied(required, of_user, "insufficient_credits"))
 }
 
 fn read_requirements(requirements: Option<Jsonb>) -> Result<Vec<(String, i128)>> {

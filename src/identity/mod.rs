@@ -174,8 +174,8 @@ fn identity_headers() -> Option<JsonB> {
 #[pg_extern(name = "_tenant_of", volatile)]
 fn tenant_of(namespace: &str, user_id: &str, org_id: Option<&str>) -> String {
     pg::entry(|| {
-        let named = Named { namespace, user: user_id, org: org_id, tenant: None };
-        Ok(resolve(&named)?.tenant_id)
+        let (user, org) = (unreserved(user_id, "user_id")?, org_id.map(|id| unreserved(id, "org_id")).transpose()?);
+        Ok(resolve(&Named { namespace, user, org, tenant: None })?.tenant_id)
     })
 }
 
@@ -266,6 +266,15 @@ fn id<'a>(value: Option<&'a str>, parameter: &'static str) -> pg::Result<Option<
             "invalid_argument",
             format!("{parameter} must be 1 to 255 characters without control characters or white space around them"),
         )),
-        id => Ok(id),
+        Some(text) => unreserved(text, parameter).map(Some),
+        None => Ok(None),
     }
+}
+
+/// An id that somebody passed, not one that a token brought: what separates namespaces in it is their mistake.
+fn unreserved<'a>(id: &'a str, parameter: &'static str) -> pg::Result<&'a str> {
+    if id.contains("::") {
+        return Err(issuers::invalid(parameter, "reserved_id", format!("{parameter} must not contain \"::\"")));
+    }
+    Ok(id)
 }

@@ -10,12 +10,14 @@ mod rules;
 mod table;
 
 use crate::pg::metrics::{self, Series};
-use crate::pg::{self, Error, Result, State, limit_settings as settings};
+use crate::pg::sql::Arg;
+use crate::pg::{self, Composite, Error, Fields, Result, State, limit_settings as settings};
 use cells::{Full, Key};
 use pgrx::datum::Interval;
 use pgrx::iter::TableIterator;
 use pgrx::{default, name, pg_extern, search_path};
 use rules::Found;
+use std::ffi::CStr;
 
 /// Characters of a limit's name, and bytes of a caller's key, that are taken.
 const MAX_NAME: usize = 100;
@@ -35,29 +37,29 @@ pub fn cells_in_use() -> Option<(u64, u64)> {
 }
 
 /// Takes from a limit of the identity's tenant. Not undone by a rollback.
-#[pg_extern(volatile, parallel_unsafe, security_definer)]
+#[pg_extern(volatile, parallel_unsafe, security_definer, requires = ["limits_types"])]
 #[search_path(pg_catalog, pg_temp)]
 fn take_rate_limit(
     name: Option<&str>,
     cost: default!(Option<i32>, "1"),
     key: default!(Option<&str>, "NULL"),
-) -> TableIterator<'static, (name!(allowed, bool), name!(remaining, Option<i32>), name!(retry_after, Interval))> {
-    pg::entry(|| take(&identity_tenant()?, name, cost, key).map(answer))
+) -> Composite<Taken> {
+    pg::entry(|| take(&identity_tenant()?, name, cost, key).map(Composite))
 }
 
 /// The same for a tenant that a service names.
-#[pg_extern(volatile, parallel_unsafe, security_definer)]
+#[pg_extern(volatile, parallel_unsafe, security_definer, requires = ["limits_types"])]
 #[search_path(pg_catalog, pg_temp)]
 fn take_rate_limit_for(
     tenant_id: Option<&str>,
     name: Option<&str>,
     cost: default!(Option<i32>, "1"),
     key: default!(Option<&str>, "NULL"),
-) -> TableIterator<'static, (name!(allowed, bool), name!(remaining, Option<i32>), name!(retry_after, Interval))> {
+) -> Composite<Taken> {
     pg::entry(|| {
         let tenant = tenant_id.filter(|tenant| !tenant.trim().is_empty() && tenant.len() <= MAX_KEY);
         take(tenant.ok_or_else(|| invalid("tenant_id", "tenant_id must be a tenant's id"))?, name, cost, key)
-            .map(answer)
+            .map(Composite)
     })
 }
 
@@ -99,19 +101,19 @@ pub fn note(tenant: &str, name: &str, key: &str, cost: u32) -> Result<()> {
 }
 
 /// Says what taking would say.
-#[pg_extern(volatile, parallel_unsafe, security_definer)]
+#[pg_extern(volatile, parallel_unsafe, security_definer, requires = ["limits_types"])]
 #[search_path(pg_catalog, pg_temp)]
 fn peek_rate_limit(
     name: Option<&str>,
     cost: default!(Option<i32>, "1"),
     key: default!(Option<&str>, "NULL"),
-) -> TableIterator<'static, (name!(allowed, bool), name!(remaining, Option<i32>), name!(retry_after, Interval))> {
+) -> Composite<Taken> {
     pg::entry(|| {
         let Some((key, rule, cost)) = asked(&identity_tenant()?, name, cost, key)? else {
-            return Ok(answer(UNLIMITED));
+            return Ok(Composite(UNLIMITED));
         };
         let (decision, left) = cells::peek(key, rule, cost).ok_or_else(preload_required)?;
-        Ok(answer(Taken { allowed: decision.allowed, remaining: Some(left), retry_after: decision.retry_after }))
+        Ok(Composite(Taken { allowed: decision.allowed, remaining: Some(left), retry_after: decision.retry_after }))
     })
 }
 
@@ -153,10 +155,26 @@ fn parse_rate_limit(
     })
 }
 
+/// What a limit says: `tenancy.rate_limit_decision`.
 struct Taken {
     allowed: bool,
+    /// None where there is no limit.
     remaining: Option<u32>,
+    /// In microseconds.
     retry_after: i64,
+}
+
+impl Fields for Taken {
+    const NAME: &'static CStr = c"rate_limit_decision";
+    const SQL: &'static str = "tenancy.rate_limit_decision";
+
+    fn fields(&self) -> Vec<Arg<'_>> {
+        vec![
+            Arg::Bool(Some(self.allowed)),
+            Arg::Int(self.remaining.map(|remaining| i32::try_from(remaining).unwrap_or(i32::MAX))),
+            Arg::Interval(Some(self.retry_after)),
+        ]
+    }
 }
 
 const UNLIMITED: Taken = Taken { allowed: true, remaining: None, retry_after: 0 };
@@ -215,13 +233,6 @@ fn asked(
     }
     let key = Key::new(pg::database_oid(), tenant, name, key).ok_or_else(preload_required)?;
     Ok(Some((key, rule, cost)))
-}
-
-fn answer(
-    taken: Taken,
-) -> TableIterator<'static, (name!(allowed, bool), name!(remaining, Option<i32>), name!(retry_after, Interval))> {
-    let remaining = taken.remaining.map(|remaining| remaining.min(i32::MAX as u32) as i32);
-    TableIterator::once((taken.allowed, remaining, Interval::from_micros(taken.retry_after)))
 }
 
 fn identity_tenant() -> Result<String> {

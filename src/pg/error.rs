@@ -2,7 +2,7 @@
 //! that is JSON with a stable `reason`, a HINT a person can follow).
 
 use super::guard::raw;
-use serde_json::{Map, Value};
+use serde::Serialize;
 use std::ffi::CString;
 
 /// What a function of the extension returns before it reaches SQL.
@@ -60,13 +60,14 @@ struct Body {
     reason: &'static str,
     message: String,
     hint: String,
-    detail: Map<String, Value>,
+    /// Names and JSON texts, in the order in which they are shown.
+    detail: Vec<(String, String)>,
 }
 
 impl Error {
     /// `reason` is stable and snake_case; it becomes DETAIL's `"reason"`.
     pub fn new(state: State, reason: &'static str, message: impl Into<String>) -> Self {
-        Self(Box::new(Body { state, reason, message: message.into(), hint: String::new(), detail: Map::new() }))
+        Self(Box::new(Body { state, reason, message: message.into(), hint: String::new(), detail: Vec::new() }))
     }
 
     /// What the reader can do about it.
@@ -76,15 +77,15 @@ impl Error {
     }
 
     /// One more member of DETAIL's object.
-    pub fn detail(mut self, name: &str, value: impl Into<Value>) -> Self {
-        self.0.detail.insert(name.to_owned(), value.into());
+    pub fn detail(mut self, name: &str, value: impl Serialize) -> Self {
+        self.0.detail.retain(|(known, _)| known != name);
+        self.0.detail.push((name.to_owned(), json(&value)));
         self
     }
 
     /// The same where DETAIL's object does not have it yet.
-    pub fn or_detail(mut self, name: &str, value: impl Into<Value>) -> Self {
-        self.0.detail.entry(name).or_insert(value.into());
-        self
+    pub fn or_detail(self, name: &str, value: impl Serialize) -> Self {
+        if self.0.detail.iter().any(|(known, _)| known == name) { self } else { self.detail(name, value) }
     }
 
     /// The stable name of what went wrong.
@@ -99,10 +100,12 @@ impl Error {
     }
 
     fn detail_text(&self) -> String {
-        let mut object = Map::new();
-        object.insert("reason".to_owned(), self.0.reason.into());
-        object.extend(self.0.detail.clone());
-        Value::Object(object).to_string()
+        let mut text = format!("{{\"reason\":{}", json(&self.0.reason));
+        for (name, value) in &self.0.detail {
+            text.push_str(&format!(",{}:{value}", json(name)));
+        }
+        text.push('}');
+        text
     }
 
     /// Raises the error in Postgres and does not return.
@@ -126,6 +129,10 @@ impl Error {
         }
         unreachable!("errfinish returned from an error")
     }
+}
+
+fn json(value: &(impl Serialize + ?Sized)) -> String {
+    serde_json::to_string(value).unwrap_or_else(|_| "null".to_owned())
 }
 
 /// A NUL-terminated copy in the current memory context, which the error handling cleans up.

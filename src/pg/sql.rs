@@ -8,6 +8,7 @@ use super::guard::{boundary, raw};
 use super::jsonb::Jsonb;
 use super::numeric::{Decimal, Micros};
 use super::{Error, Result, State};
+use pgrx::datum::Interval;
 use pgrx::pg_sys::{self, Datum, Oid};
 use pgrx::{FromDatum, IntoDatum};
 use std::cell::RefCell;
@@ -27,6 +28,8 @@ pub enum Arg<'a> {
     Long(Option<i64>),
     /// Microseconds since 2000-01-01 UTC.
     Time(Option<i64>),
+    /// Microseconds.
+    Interval(Option<i64>),
     /// A `numeric` with six decimals, in millionths.
     Micros(Option<i128>),
     Jsonb(Option<&'a Jsonb>),
@@ -70,6 +73,7 @@ impl Arg<'_> {
             Arg::Int(_) => pg_sys::INT4OID,
             Arg::Long(_) => pg_sys::INT8OID,
             Arg::Time(_) => pg_sys::TIMESTAMPTZOID,
+            Arg::Interval(_) => pg_sys::INTERVALOID,
             Arg::Micros(_) => pg_sys::NUMERICOID,
             Arg::Jsonb(_) => pg_sys::JSONBOID,
         }
@@ -84,6 +88,7 @@ impl Arg<'_> {
             Arg::Bool(value) => value.map(Datum::from),
             Arg::Int(value) => value.map(Datum::from),
             Arg::Long(value) | Arg::Time(value) => value.map(Datum::from),
+            Arg::Interval(value) => value.and_then(|micros| Interval::from_micros(micros).into_datum()),
             Arg::Micros(value) => value.and_then(|micros| Micros(micros).into_datum()),
             Arg::Jsonb(value) => value.map(Jsonb::copy),
             Arg::OptionalTexts(values) => values.to_vec().into_datum(),

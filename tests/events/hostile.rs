@@ -220,7 +220,7 @@ fn nobody_registers_in_another_s_name() {
         refused(transaction.query(REGISTER, &[&changed(request(), pointer, value)]), sqlstate, reason);
     }
     refused(service.query(REGISTER, &[&changed(request(), "/user_id", json!("unknown-user"))]), "PT401", "no_identity");
-    refused(service.query(REGISTER, &[&changed(request(), "/org_id", json!("a::b"))]), "PT401", "reserved_id");
+    refused(service.query(REGISTER, &[&changed(request(), "/org_id", json!("a::b"))]), "22023", "reserved_id");
     refused(service.query(REGISTER, &[&None::<Value>]), "22023", "invalid_request");
     assert_eq!(one::<i64>(&mut superuser, "SELECT count(*) FROM tenancy.batches"), 0);
     assert_eq!(published(&mut superuser, "huleedu.batch.essays.registered.v1").len(), 0);

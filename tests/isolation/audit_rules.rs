@@ -111,6 +111,36 @@ const PROVOKED: &[(&str, &str, &str, &str)] = &[
         "shop.f(integer)",
     ),
     (
+        "CREATE FUNCTION shop.f() RETURNS bigint SECURITY DEFINER SET search_path = pg_catalog LANGUAGE sql AS 'SELECT count(*) FROM shop.essays'",
+        "definer_bypasses_policies",
+        "error",
+        "shop.f()",
+    ),
+    (
+        "CREATE FUNCTION shop.f() RETURNS bigint SECURITY DEFINER SET search_path = shop, pg_temp LANGUAGE plpgsql AS 'BEGIN DELETE FROM \"essays\" WHERE id = 1; RETURN 1; END'",
+        "definer_bypasses_policies",
+        "error",
+        "shop.f()",
+    ),
+    (
+        "CREATE FUNCTION shop.f() RETURNS bigint SECURITY DEFINER SET search_path = pg_catalog LANGUAGE sql BEGIN ATOMIC SELECT count(*) FROM shop.part; END",
+        "definer_bypasses_policies",
+        "error",
+        "shop.f()",
+    ),
+    (
+        "CREATE FUNCTION shop.f() RETURNS bigint SECURITY DEFINER SET search_path = pg_catalog LANGUAGE sql AS 'SELECT count(*) FROM shop.essays WHERE tenant_id = tenancy.tenant_id()'",
+        "definer_bypasses_policies",
+        "warning",
+        "shop.f()",
+    ),
+    (
+        "CREATE FUNCTION shop.f() RETURNS bigint SECURITY DEFINER SET search_path = pg_catalog LANGUAGE sql AS 'SELECT count(*) FROM shop.watched'; ALTER FUNCTION shop.f() OWNER TO watcher",
+        "definer_bypasses_policies",
+        "error",
+        "shop.f()",
+    ),
+    (
         "CREATE FUNCTION shop.f(integer) RETURNS boolean LEAKPROOF LANGUAGE sql AS 'SELECT true'",
         "leakproof_function",
         "warning",

@@ -63,7 +63,7 @@ fn validation_tells_what_the_contract_tells() {
         ("30 days", true, false),
         ("8 days", true, false),
         ("7 days", true, true),
-        ("1 s", true, true),
+        ("1 hour", true, true),
     ] {
         client
             .execute(&format!("UPDATE tenancy.extension_tokens SET expires_at = now() + interval '{left}'"), &[])
