@@ -361,7 +361,7 @@ BEGIN
     SELECT array_agg(v.tenant_id), array_agg(v.event_id), array_agg(v.age) INTO tenants, ids, ages
       FROM (SELECT i.tenant_id, i.event_id, greatest(i.received_at, i.event_timestamp) AS age
               FROM tenancy.event_inbox AS i
-             WHERE greatest(i.received_at, i.event_timestamp) < clock_timestamp() - trim_inbox.dedup_window
+             WHERE greatest(i.received_at, i.event_timestamp) < clock_timestamp() - least(trim_inbox.dedup_window, interval '4000 years')
              ORDER BY greatest(i.received_at, i.event_timestamp)
              LIMIT trim_inbox.max_rows
                FOR UPDATE SKIP LOCKED) AS v;

@@ -45,6 +45,7 @@ COMMENT ON FUNCTION tenancy._attribute_to_batch(text, text, text, text, text, te
 CREATE FUNCTION tenancy.comparison_count(students integer) RETURNS bigint
 LANGUAGE plpgsql
 IMMUTABLE STRICT PARALLEL SAFE
+SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN

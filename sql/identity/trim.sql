@@ -8,6 +8,7 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     removed integer;
+    before timestamptz;
 BEGIN
     PERFORM tenancy._require_installed();
     IF trim_audit.retain IS NULL OR trim_audit.retain < interval '1 day'
@@ -15,18 +16,19 @@ BEGIN
         PERFORM tenancy._raise('22023', 'invalid_argument', 'retain must be a day or more, max_rows between 1 and 1000000',
             'The defaults are 730 days and 10000.');
     END IF;
+    before := now() - least(trim_audit.retain, interval '4000 years');
     -- What health() asks for stays, however old.
     DELETE FROM tenancy.audit_log AS a
      WHERE (a.tenant_id, a.id) IN (SELECT old.tenant_id, old.id
                                      FROM tenancy.audit_log AS old
-                                    WHERE old.created_at < now() - trim_audit.retain AND old.action <> 'master_key_backup'
+                                    WHERE old.created_at < before AND old.action <> 'master_key_backup'
                                     ORDER BY old.created_at
                                     LIMIT trim_audit.max_rows
                                       FOR UPDATE SKIP LOCKED);
     GET DIAGNOSTICS removed = ROW_COUNT;
     IF removed > 0 THEN
         PERFORM tenancy._note_action('', 'trim_audit', NULL,
-            jsonb_build_object('removed', removed, 'before', now() - trim_audit.retain));
+            jsonb_build_object('removed', removed, 'before', before));
     END IF;
     RETURN removed;
 END

@@ -18,16 +18,20 @@ DECLARE
     unknown text;
 BEGIN
     SELECT * INTO target FROM pg_catalog.pg_class c WHERE c.oid = _staging.table_name;
+    PERFORM tenancy._require_value(_staging.table_name::oid, 'table_name');
     IF target.relkind IS NULL OR target.relkind NOT IN ('r', 'p') OR target.relpersistence = 't' THEN
         PERFORM tenancy._raise('42809', 'not_a_table', 'COPY goes into a table', 'Name an ordinary or a partitioned table.');
     END IF;
-    SELECT string_agg(quote_ident(w.name), ', ') INTO unknown
+    SELECT string_agg(coalesce(quote_ident(w.name), 'NULL'), ', ') INTO unknown
       FROM unnest(_staging.columns) AS w(name)
      WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_attribute a
                         WHERE a.attrelid = target.oid AND a.attname = w.name AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = '');
     IF unknown IS NOT NULL OR cardinality(_staging.columns) = 0 THEN
         PERFORM tenancy._raise('22023', 'unknown_column', format('%s has no such column to fill: %s', tenancy._relation_name(table_name), coalesce(unknown, '(none named)')),
             'Name columns of the table, in the order of the file; generated ones fill themselves.');
+    END IF;
+    IF cardinality(_staging.columns) > (SELECT count(DISTINCT w.name) FROM unnest(_staging.columns) AS w(name)) THEN
+        PERFORM tenancy._raise('22023', 'column_named_twice', 'a column is named twice', 'Name each column of the file once, in its order.');
     END IF;
     staging := format('tenancy_copy_%s', target.oid);
     SELECT string_agg(format('%I %s', a.attname, format_type(a.atttypid, a.atttypmod)), ', ' ORDER BY w.ord, a.attnum),
@@ -59,7 +63,7 @@ END;
 $$;
 COMMENT ON FUNCTION tenancy.begin_copy(regclass, text[]) IS
 $$Begins COPY into a protected table, which PostgreSQL refuses under row-level security: makes a staging table for this transaction and returns the COPY command to send the rows with (add WITH (FORMAT csv) and the like). columns: those in the file, in its order; by default all but the tenant's, identity and generated ones. Then call tenancy.end_copy. Needs TEMPORARY on the database.
-Errors: PT401 not_authenticated; 22023 unknown_column; 42809 not a table; 42P07 where a COPY into that table was begun already.$$;
+Errors: PT401 not_authenticated; 22023 invalid_argument, unknown_column, column_named_twice; 42809 not a table; 42P07 where a COPY into that table was begun already.$$;
 
 CREATE FUNCTION tenancy.end_copy(table_name regclass) RETURNS bigint
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp

@@ -142,7 +142,7 @@ AS $$
 BEGIN
     PERFORM tenancy._require_installed();
     PERFORM tenancy.require_tenant();
-    PERFORM tenancy._require_value(check_quota.metric, 'metric');
+    PERFORM tenancy._require_text(tenancy._require_value(check_quota.metric, 'metric'), 'metric', 100);
     PERFORM tenancy._require_value(check_quota.amount, 'amount');
     PERFORM tenancy._require_quantity(check_quota.amount, 'amount');
     RETURN tenancy._quota_state(check_quota.metric, check_quota.amount, clock_timestamp());
@@ -158,7 +158,7 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
     PERFORM tenancy._require_installed();
-    PERFORM tenancy._require_value(take_quota.metric, 'metric');
+    PERFORM tenancy._require_text(tenancy._require_value(take_quota.metric, 'metric'), 'metric', 100);
     PERFORM tenancy._require_value(take_quota.amount, 'amount');
     PERFORM tenancy._require_quantity(take_quota.amount, 'amount');
     IF take_quota.amount = 0 THEN
@@ -192,7 +192,7 @@ BEGIN
      WHERE (u.tenant_id, u.org_id, u.user_id, u.metric, u.period, u.period_start) IN (
                SELECT old.tenant_id, old.org_id, old.user_id, old.metric, old.period, old.period_start
                  FROM tenancy.quota_usage AS old
-                WHERE old.period <> 'lifetime' AND old.period_start < now() - prune_quota_usage.older_than
+                WHERE old.period <> 'lifetime' AND old.period_start < now() - least(prune_quota_usage.older_than, interval '4000 years')
                 LIMIT prune_quota_usage.max_rows
                   FOR UPDATE SKIP LOCKED);
     GET DIAGNOSTICS removed = ROW_COUNT;

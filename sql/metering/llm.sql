@@ -91,6 +91,11 @@ BEGIN
     PERFORM tenancy._require_tokens(record_llm_usage.cached_tokens, 'cached_tokens');
     PERFORM tenancy._require_quantity(record_llm_usage.cost, 'cost');
     PERFORM tenancy._require_text(record_llm_usage.request_id, 'request_id', 255);
+    PERFORM tenancy._require_quantity(record_llm_usage.credits, 'credits');
+    IF record_llm_usage.credits >= 1e12 THEN
+        PERFORM tenancy._raise('22003', 'amount_out_of_range', 'An amount of credits is at most 999999999999.999999',
+            'Check the unit: amounts are credits, not millionths of them.', '{"parameter": "credits"}');
+    END IF;
     IF record_llm_usage.cached_tokens > record_llm_usage.input_tokens
        OR NOT coalesce(record_llm_usage.latency_ms BETWEEN 0 AND 1e9, true) THEN
         PERFORM tenancy._raise('22023', 'invalid_argument',
@@ -153,7 +158,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tenancy.record_llm_usage(text, text, bigint, bigint, numeric, text, bigint, double precision, numeric) IS
-'Records one call of a language model for the identity and returns its id. input_tokens includes cached_tokens. cost: given, or by set_llm_price, or unknown. request_id: recorded once in the tenant; a repeat returns the first id and counts nothing. credits: charged to whoever is authenticated, in the same transaction. Counts against the quotas llm_tokens and llm_cost, which it never refuses for: the call has been made (ask tenancy.check_quota before it). Errors: PT401, PT409 idempotency_conflict, those of spend_credits, 22023, 40001, 55000.';
+'Records one call of a language model for the identity and returns its id. input_tokens includes cached_tokens. cost: given, or by set_llm_price, or unknown. request_id: recorded once in the tenant; a repeat returns the first id and counts nothing. credits: charged to whoever is authenticated, in the same transaction. Counts against the quotas llm_tokens and llm_cost, which it never refuses for: the call has been made (ask tenancy.check_quota before it). Errors: PT401, PT409 idempotency_conflict, those of spend_credits, 22023, 22003, 40001, 55000.';
 
 CREATE FUNCTION tenancy._add_llm_day(
     tenant_id text, day date, org_id text, user_id text, provider text, model text,

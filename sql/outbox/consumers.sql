@@ -17,12 +17,15 @@ DECLARE
 BEGIN
     PERFORM tenancy._require_installed();
     PERFORM tenancy._require_id(set_event_consumer.consumer, 'consumer');
-    IF set_event_consumer.topics = '{}' OR array_position(set_event_consumer.topics, NULL) IS NOT NULL THEN
-        PERFORM tenancy._raise('22023', 'invalid_argument', 'topics must name at least one event type',
+    IF set_event_consumer.topics = '{}' OR array_ndims(set_event_consumer.topics) > 1
+       OR EXISTS (SELECT FROM unnest(set_event_consumer.topics) AS topic WHERE topic IS NULL OR topic !~ '\S') THEN
+        PERFORM tenancy._raise('22023', 'invalid_argument', 'topics must be a list of event types, at least one',
             'Pass NULL to leave the topics as they are, ARRAY[''*''] for all.', jsonb_build_object('parameter', 'topics'));
     END IF;
-    IF set_event_consumer.visibility_timeout <= interval '0' OR set_event_consumer.max_attempts < 1 THEN
-        PERFORM tenancy._raise('22023', 'invalid_argument', 'visibility_timeout and max_attempts must be greater than 0',
+    IF set_event_consumer.visibility_timeout <= interval '0' OR set_event_consumer.visibility_timeout > interval '366 days'
+       OR set_event_consumer.max_attempts < 1 THEN
+        PERFORM tenancy._raise('22023', 'invalid_argument',
+            'visibility_timeout must be longer than 0 and at most 366 days, max_attempts greater than 0',
             'Pass NULL to leave them as they are.');
     END IF;
     SELECT c.topics INTO known FROM tenancy.event_consumers AS c WHERE c.consumer = set_event_consumer.consumer;

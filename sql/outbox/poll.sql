@@ -19,9 +19,9 @@ DECLARE
 BEGIN
     PERFORM tenancy._require_installed();
     IF poll_events.max_events IS NULL OR poll_events.max_events NOT BETWEEN 1 AND 10000
-       OR poll_events.visibility_timeout <= interval '0' THEN
+       OR poll_events.visibility_timeout <= interval '0' OR poll_events.visibility_timeout > interval '366 days' THEN
         PERFORM tenancy._raise('22023', 'invalid_argument',
-            'max_events must be between 1 and 10000, and visibility_timeout greater than 0',
+            'max_events must be between 1 and 10000, and visibility_timeout longer than 0 and at most 366 days',
             'Poll again for more.', jsonb_build_object('parameter', 'max_events'));
     END IF;
     SELECT c.topics, c.visibility_timeout, c.max_attempts INTO settings

@@ -27,8 +27,8 @@ BEGIN
       INTO tenants, ids, types, aggregates
       FROM (SELECT o.tenant_id, o.id, o.aggregatetype, o.aggregateid
               FROM tenancy.event_outbox AS o
-             WHERE o.created_at < clock_timestamp() - trim_events.retain
-               AND (o.created_at < clock_timestamp() - trim_events.give_up_after
+             WHERE o.created_at < clock_timestamp() - least(trim_events.retain, interval '4000 years')
+               AND (o.created_at < clock_timestamp() - least(trim_events.give_up_after, interval '4000 years')
                     OR NOT EXISTS (SELECT FROM tenancy.event_deliveries AS d
                                     WHERE d.tenant_id = o.tenant_id AND d.event_id = o.id)
                        AND NOT EXISTS (SELECT FROM tenancy.event_dead_letters AS l

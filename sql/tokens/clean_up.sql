@@ -66,7 +66,7 @@ BEGIN
     kind := 'token_audit_logs';
     DELETE FROM tenancy.token_audit_logs AS l
      WHERE (l.tenant_id, l.id) IN (SELECT own.tenant_id, own.id FROM tenancy.token_audit_logs AS own
-                                    WHERE own.created_at < now() - clean_up_tokens.keep_audit
+                                    WHERE own.created_at < now() - least(clean_up_tokens.keep_audit, interval '4000 years')
                                     ORDER BY own.created_at LIMIT clean_up_tokens.max_rows);
     GET DIAGNOSTICS removed = ROW_COUNT;
     RETURN NEXT;

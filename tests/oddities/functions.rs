@@ -95,19 +95,29 @@ fn functions(client: &mut Client) -> Vec<Function> {
         .collect()
 }
 
-fn call(function: &Function, attempt: usize) -> String {
+/// The first attempts take all arguments of one kind, the later ones mix them.
+fn mixed(function: &Function, attempt: usize) -> String {
+    call(function, |position| match attempt / ATTEMPTS.len() {
+        0 => attempt,
+        turn => (attempt + position * turn) % ATTEMPTS.len(),
+    })
+}
+
+/// Every argument alone in each of the ways in which it can be wrong, among real ones.
+fn wrong_one_by_one(function: &Function) -> Vec<String> {
+    let real = ATTEMPTS.len() - 1;
+    let wrong = (0..function.types.len()).flat_map(|place| (0..real).map(move |kind| (place, kind)));
+    wrong.map(|(place, kind)| call(function, |position| if position == place { kind } else { real })).collect()
+}
+
+fn call(function: &Function, kind: impl Fn(usize) -> usize) -> String {
     let arguments: Vec<String> = function
         .types
         .iter()
         .enumerate()
         .map(|(position, of_type)| {
-            // The first ones take all arguments of one kind, the later ones mix them.
-            let kind = match attempt / ATTEMPTS.len() {
-                0 => attempt,
-                turn => (attempt + position * turn) % ATTEMPTS.len(),
-            };
             let variadic = if function.is_variadic && position + 1 == function.types.len() { "VARIADIC " } else { "" };
-            format!("{variadic}{}", argument(of_type, ATTEMPTS[kind], position))
+            format!("{variadic}{}", argument(of_type, ATTEMPTS[kind(position)], position))
         })
         .collect();
     let verb = if function.is_procedure { "CALL" } else { "SELECT * FROM" };
@@ -131,7 +141,7 @@ fn try_all(database: &Database, role: &str, token: Option<&str>, attempts: usize
     let (mut calls, mut bugs) = (0, Vec::new());
     for function in functions(&mut client) {
         for attempt in 0..if function.types.is_empty() { 1 } else { attempts } {
-            let statement = call(&function, attempt);
+            let statement = mixed(&function, attempt);
             client.batch_execute("BEGIN").unwrap();
             if let Some(token) = token {
                 client.query("SELECT tenancy.authenticate($1)", &[&token]).unwrap();
@@ -151,6 +161,58 @@ fn try_all(database: &Database, role: &str, token: Option<&str>, attempts: usize
         }
     }
     (calls, bugs)
+}
+
+/// What Postgres itself says of an argument before or beside ours: that a role may not use a table, that a relation is of
+/// the wrong kind for a statement, or that a procedure which commits was called within a transaction.
+const POSTGRES_OWN: [&str; 3] = ["permission denied for ", "invalid transaction termination", "must be owner of "];
+
+/// An error of ours says why as a program reads it, and what to do.
+fn is_impolite(error: &Error) -> bool {
+    let Some(said) = error.as_db_error() else { return true };
+    let reason = said.detail().and_then(|detail| serde_json::from_str::<serde_json::Value>(detail).ok());
+    let is_ours = reason.is_some_and(|detail| detail["reason"].is_string()) && said.hint().is_some();
+    let function_denied = said.message().starts_with("permission denied for function");
+    !is_ours && (function_denied || !POSTGRES_OWN.iter().any(|own| said.message().starts_with(own)))
+}
+
+#[test]
+fn every_argument_that_is_refused_is_refused_with_a_reason() {
+    let cluster = Cluster::start(Options::default());
+    let database = lived_in(&cluster);
+    database
+        .superuser()
+        .batch_execute(
+            "CREATE TABLE public.known AS SELECT id FROM tenancy.credit_transactions LIMIT 1; GRANT SELECT ON public.known TO PUBLIC",
+        )
+        .unwrap();
+    let token = Token::for_member("ada", "org_acme").sign();
+    let roles = [("app", Some(token.as_str())), ("svc", None), ("ops", None)];
+    let told = in_parallel(roles.len(), |index| {
+        let (role, token) = roles[index];
+        let mut client = database.connect(role);
+        let (mut refused, mut impolite) = (0, Vec::new());
+        for function in functions(&mut client).iter().filter(|function| !function.name.starts_with('_')) {
+            for statement in wrong_one_by_one(function) {
+                client.batch_execute("BEGIN").unwrap();
+                if let Some(token) = token {
+                    client.query("SELECT tenancy.authenticate($1)", &[&token]).unwrap();
+                }
+                if let Err(error) = client.batch_execute(&statement) {
+                    refused += 1;
+                    if is_impolite(&error) {
+                        impolite.push(format!("{role}: {}: {error:?}", statement.chars().take(300).collect::<String>()));
+                    }
+                }
+                client.batch_execute("ROLLBACK").unwrap();
+            }
+        }
+        (refused, impolite)
+    });
+    let impolite: Vec<&String> = told.iter().flat_map(|(_, impolite)| impolite).collect();
+    assert!(impolite.is_empty(), "{} without a reason or a hint: {impolite:#?}", impolite.len());
+    let refused: usize = told.iter().map(|(refused, _)| refused).sum();
+    assert!(refused > 2000, "only {refused} refusals");
 }
 
 #[test]
