@@ -40,6 +40,8 @@ impl State {
     pub const TOO_LARGE: State = State("54000");
     /// 55000: the tables are missing or of another version, or the set-up is incomplete.
     pub const NOT_READY: State = State("55000");
+    /// 25006: the transaction may only read.
+    pub const READ_ONLY: State = State("25006");
     /// 40001: what was decided upon has changed; the transaction can be run again.
     pub const SERIALIZATION: State = State("40001");
     /// XX000: an internal inconsistency.
@@ -133,6 +135,29 @@ impl Error {
 
 fn json(value: &(impl Serialize + ?Sized)) -> String {
     serde_json::to_string(value).unwrap_or_else(|_| "null".to_owned())
+}
+
+/// Gives an error of Postgres that the design knows a reason and a hint, where it has no DETAIL of its own.
+///
+/// # Safety
+/// `data` must be an error that is going to be thrown again.
+pub(super) unsafe fn explain(data: *mut pgrx::pg_sys::ErrorData) {
+    // SAFETY: the caller's; the copies live as long as what is about to be cleaned up, and throwing copies them.
+    unsafe {
+        let (reason, hint) = match (*data).sqlerrcode {
+            code if code == State::READ_ONLY.packed() => {
+                ("read_only_transaction", "Call it in a transaction that may write, on the primary.")
+            }
+            code if code == State::SERIALIZATION.packed() => ("serialization_failure", "Run the transaction again."),
+            _ => return,
+        };
+        if (*data).detail.is_null() {
+            (*data).detail = copy_to_postgres(&format!("{{\"reason\":\"{reason}\"}}")).cast_mut();
+            if (*data).hint.is_null() {
+                (*data).hint = copy_to_postgres(hint).cast_mut();
+            }
+        }
+    }
 }
 
 /// A NUL-terminated copy in the current memory context, which the error handling cleans up.

@@ -18,7 +18,7 @@ struct Raised(*mut pg_sys::ErrorData);
 unsafe impl Send for Raised {}
 
 /// Runs the body of a SQL function. An [`Error`](super::Error) is raised with its own SQLSTATE, DETAIL and HINT; an
-/// error of Postgres that crossed [`boundary`] is raised again as it was.
+/// error of Postgres that crossed [`boundary`] is raised again as it was, with a reason where it is one of design §4's.
 pub fn entry<T>(body: impl FnOnce() -> super::Result<T>) -> T {
     match catch_unwind(AssertUnwindSafe(body)) {
         Ok(Ok(value)) => value,
@@ -32,7 +32,10 @@ pub fn entry<T>(body: impl FnOnce() -> super::Result<T>) -> T {
                 drop(raised);
                 // SAFETY: `data` was copied by `boundary` into a context that is still alive, and no
                 // frame between here and Postgres has anything left to drop.
-                unsafe { raw::ReThrowError(data) }
+                unsafe {
+                    super::error::explain(data);
+                    raw::ReThrowError(data)
+                }
             }
             Err(other) => resume_unwind(other),
         },

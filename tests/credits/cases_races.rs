@@ -236,7 +236,7 @@ fn credits_25_a_stale_snapshot_fails_with_40001_and_changes_nothing() {
             shown(&mut other, "COMMIT");
         },
     );
-    fails_with(result, "40001");
+    refused(result, "40001", "serialization_failure");
     assert_verified(&mut world.admin);
 }
 
