@@ -91,6 +91,9 @@ BEGIN
            OR _take_event.topic = 'huleedu.pipeline.denied.v1' THEN
             reason := 'unsupported_event_type';
             explanation := 'nothing here consumes events of this type';
+        ELSIF coalesce(jsonb_typeof(_take_event.envelope #> '{metadata,namespace}'), 'null') NOT IN ('string', 'null') THEN
+            reason := 'invalid_envelope';
+            explanation := 'metadata.namespace must be a text';
         ELSIF coalesce(data ->> 'user_id', '') IN ('', tenancy._placeholder()) THEN
             reason := 'no_identity';
             explanation := 'data.user_id names nobody: there is nobody to attribute the event to';

@@ -37,22 +37,19 @@ COMMENT ON FUNCTION tenancy._period_end(text, timestamptz, text) IS
 CREATE FUNCTION tenancy._require_quota(metric text, soft numeric, hard numeric, period text, time_zone text) RETURNS boolean
 LANGUAGE plpgsql
 AS $$
-DECLARE
-    problem text;
 BEGIN
     PERFORM tenancy._require_value(_require_quota.metric, 'metric');
     PERFORM tenancy._require_text(_require_quota.metric, 'metric', 100);
     PERFORM tenancy._require_one_of(_require_quota.period, 'period', ARRAY['hour', 'day', 'week', 'month', 'lifetime']);
     PERFORM tenancy._require_quantity(_require_quota.soft, 'soft'), tenancy._require_quantity(_require_quota.hard, 'hard');
-    problem := CASE
-        WHEN _require_quota.soft > _require_quota.hard THEN 'soft must not be above hard'
-        WHEN _require_quota.time_zone IS NULL
-          OR NOT EXISTS (SELECT FROM pg_timezone_names AS z WHERE z.name = _require_quota.time_zone)
-            THEN 'time_zone must be the name of a time zone'
-    END;
-    IF problem IS NOT NULL THEN
-        PERFORM tenancy._raise('22023', 'invalid_argument', problem,
-            'Names of zones are in pg_timezone_names, such as Europe/Stockholm.');
+    IF _require_quota.soft > _require_quota.hard THEN
+        PERFORM tenancy._raise('22023', 'invalid_argument', 'soft must not be above hard',
+            'The soft quota is reached first, and publishes an event.', '{"parameter": "soft"}');
+    END IF;
+    IF _require_quota.time_zone IS NULL
+       OR NOT EXISTS (SELECT FROM pg_timezone_names AS z WHERE z.name = _require_quota.time_zone) THEN
+        PERFORM tenancy._raise('22023', 'invalid_argument', 'time_zone must be the name of a time zone',
+            'Names of zones are in pg_timezone_names, such as Europe/Stockholm.', '{"parameter": "time_zone"}');
     END IF;
     RETURN true;
 END

@@ -62,6 +62,8 @@ fn what_cannot_be_read_is_rejected_recorded_and_blocks_nothing() {
     unknown["event_type"] = json!("something.else.v1");
     let mut reserved = consumption(ID, 3);
     reserved["data"]["user_id"] = json!("a::b");
+    let mut elsewhere = consumption(ID, 3);
+    elsewhere["metadata"] = json!({"namespace": 5});
     let mut registered = consumption(ID, 3);
     registered["event_type"] = json!("huleedu.batch.essays.registered.v1");
     registered["data"] = json!({"entity_id": "no uuid", "expected_essay_count": 1, "essay_ids": ["e"], "course_code": "SV1",
@@ -74,6 +76,7 @@ fn what_cannot_be_read_is_rejected_recorded_and_blocks_nothing() {
         (nobody, "no_identity"),
         (unknown, "unsupported_event_type"),
         (reserved, "reserved_id"),
+        (elsewhere, "invalid_envelope"),
     ] {
         for _ in 0..2 {
             let (status, result) = consume(&mut service, &envelope);
@@ -83,7 +86,7 @@ fn what_cannot_be_read_is_rejected_recorded_and_blocks_nothing() {
     let (status, result) = consume(&mut service, &registered);
     assert_eq!((status.as_str(), &result["success"]), ("processed", &json!(false)));
     let rejected: i64 = one(&mut superuser, "SELECT count(*) FROM tenancy.event_inbox WHERE status = 'rejected'");
-    assert_eq!(rejected, 7, "each is recorded once");
+    assert_eq!(rejected, 8, "each is recorded once");
     // The mended event with the id that was rejected.
     let mended = consumption("a3b1c2d4-0003-4f00-8abc-000000000009", 3);
     assert_eq!(consume(&mut service, &mended).0, "processed");
