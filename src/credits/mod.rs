@@ -22,6 +22,7 @@ mod book;
 mod book_tests;
 mod caps;
 mod chain;
+mod check;
 mod clock;
 mod consume;
 mod debit;
