@@ -463,7 +463,7 @@ VALUES
     ('_required_check()', 'operator'),
     ('_replacement_name(name)', 'operator'),
     ('_replacement_index(oid,name)', 'operator'),
-    ('_backfill_expression(text,regclass,name,name)', 'operator'),
+    ('_backfill_expression(regclass,text,regclass,name,name)', 'operator'),
     ('_row_plan(regclass,name,text)', 'operator'),
     ('_index_plan(regclass,name,boolean)', 'operator'),
     ('_key_plan(regclass,name)', 'operator'),

@@ -236,8 +236,8 @@ AS $$
 DECLARE
     known      pg_catalog.text[] := tenancy._online_arguments(protect_table_online.table_name, protect_table_online.org_column,
         protect_table_online.operator_role, protect_table_online.batch_size, protect_table_online.lock_timeout);
-    expression pg_catalog.text := tenancy._backfill_expression(protect_table_online.backfill, protect_table_online.mapping_table,
-        protect_table_online.mapping_key, protect_table_online.mapping_tenant);
+    expression pg_catalog.text := tenancy._backfill_expression(protect_table_online.table_name, protect_table_online.backfill,
+        protect_table_online.mapping_table, protect_table_online.mapping_key, protect_table_online.mapping_tenant);
     status     pg_catalog.text := '';
     attempts   pg_catalog.int4 := 0;
 BEGIN

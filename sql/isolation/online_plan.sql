@@ -37,23 +37,36 @@ COMMENT ON FUNCTION tenancy._replacement_index(oid, name) IS
 
 -- The expression that says whose a row is: given, or looked up in a mapping table.
 CREATE FUNCTION tenancy._backfill_expression(
-    backfill text, mapping_table regclass, mapping_key name, mapping_tenant name) RETURNS text
+    root regclass, backfill text, mapping_table regclass, mapping_key name, mapping_tenant name) RETURNS text
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
+DECLARE
+    missing record;
 BEGIN
     IF mapping_table IS NULL THEN
         RETURN nullif(btrim(backfill), '');
     END IF;
-    IF backfill IS NOT NULL OR mapping_key IS NULL THEN
+    IF backfill IS NOT NULL OR mapping_key IS NULL OR mapping_tenant IS NULL THEN
         PERFORM tenancy._raise('22023', 'invalid_argument',
-            'mapping_table goes with mapping_key, and not with backfill',
+            'mapping_table goes with mapping_key and mapping_tenant, and not with backfill',
             'mapping_key names the column that the table and the mapping table share.');
+    END IF;
+    -- Before anything is changed, and not when the rows are filled.
+    SELECT w.relation, w.name INTO missing
+      FROM (VALUES (mapping_table, mapping_key), (mapping_table, mapping_tenant), (root, mapping_key)) AS w (relation, name)
+     WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_attribute a
+                        WHERE a.attrelid = w.relation AND a.attname = w.name AND a.attnum > 0 AND NOT a.attisdropped)
+     LIMIT 1;
+    IF FOUND THEN
+        PERFORM tenancy._raise('22023', 'unknown_column',
+            format('%s has no column %I', coalesce(tenancy._relation_name(missing.relation), 'table_name'), missing.name),
+            'mapping_key names the column that the table and the mapping table share, mapping_tenant the tenant''s in the mapping table.');
     END IF;
     RETURN format('(SELECT m.%I FROM %s m WHERE m.%I = t.%I)',
                   mapping_tenant, tenancy._relation_name(mapping_table), mapping_key, mapping_key);
 END;
 $$;
-COMMENT ON FUNCTION tenancy._backfill_expression(text, regclass, name, name) IS
+COMMENT ON FUNCTION tenancy._backfill_expression(regclass, text, regclass, name, name) IS
     'Internal: the expression that gives a row its tenant, from backfill or from a mapping table; NULL where neither is given.';
 
 CREATE FUNCTION tenancy.protection_plan(
@@ -71,8 +84,8 @@ LANGUAGE plpgsql STABLE ROWS 10 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     target record;
-    expression text := tenancy._backfill_expression(protection_plan.backfill, protection_plan.mapping_table,
-                                                    protection_plan.mapping_key, protection_plan.mapping_tenant);
+    expression text := tenancy._backfill_expression(protection_plan.table_name, protection_plan.backfill,
+                                                    protection_plan.mapping_table, protection_plan.mapping_key, protection_plan.mapping_tenant);
 BEGIN
     SELECT * INTO target FROM tenancy._protection_target(protection_plan.table_name, protection_plan.tenant_column,
         protection_plan.org_column, protection_plan.operator_role, protection_plan.composite_keys);

@@ -109,7 +109,9 @@ fn a_copy_that_was_not_begun_or_names_strange_columns_is_refused() {
         ("begin_copy('shop.essays', '{}')", "22023", "unknown_column"),
         ("begin_copy('shop.essays', '{ctid}')", "22023", "unknown_column"),
         ("begin_copy('shop.seen')", "42809", "not_a_table"),
-        ("begin_copy(NULL)", "42809", "not_a_table"),
+        ("begin_copy('shop.essays', '{NULL}')", "22023", "unknown_column"),
+        ("begin_copy('shop.essays', '{id,id}')", "22023", "column_named_twice"),
+        ("begin_copy(NULL)", "22023", "invalid_argument"),
     ] {
         as_tenant(&mut app, "tenant-a", |tx| {
             refused(tx.query(&format!("SELECT tenancy.{call}"), &[]), sqlstate, reason);

@@ -338,6 +338,15 @@ fn bad_arguments_and_bad_places_are_refused() {
         let call = format!("CALL tenancy.protect_table_online('shop.notes', {arguments})");
         refused(ops.batch_execute(&call), "22023", "invalid_argument");
     }
+    for strange in ["mapping_key => 'nothing'", "mapping_key => 'org', mapping_tenant => 'nothing'"] {
+        let arguments = format!("'shop.notes', mapping_table => 'shop.notes', {strange}");
+        let call = format!("CALL tenancy.protect_table_online({arguments})");
+        refused(ops.batch_execute(&call), "22023", "unknown_column");
+        let plan = format!("SELECT * FROM tenancy.protection_plan({arguments})");
+        refused(ops.batch_execute(&plan), "22023", "unknown_column");
+    }
+    let columns = "SELECT count(*)::text FROM pg_attribute WHERE attrelid = 'shop.notes'::regclass AND attnum > 0";
+    assert_eq!(value(&mut ops, columns), "2", "nothing was changed");
     fails_with(ops.batch_execute("BEGIN; CALL tenancy.protect_table_online('shop.notes')"), "2D000");
     ops.batch_execute("ROLLBACK").unwrap();
     let mut app = database.connect("app");
