@@ -17,6 +17,10 @@ BEGIN
         PERFORM tenancy._raise('22023', 'schema_not_found', format('Schema "%s" does not exist', install_compat.schema),
             'Create it first, or name the schema that existing clients call.');
     END IF;
+    IF install_compat.schema IN ('tenancy', 'information_schema') OR install_compat.schema LIKE 'pg\_%' THEN
+        PERFORM tenancy._raise('22023', 'own_schema', format('Schema "%s" is not one of yours', install_compat.schema),
+            'Name the schema that existing clients call: SELECT tenancy.install_compat(''public'');');
+    END IF;
     -- Any function of the name would make a client's call ambiguous: PostgREST answers PGRST203 to two overloads.
     FOR existing IN
         SELECT p.oid::regprocedure AS function, coalesce(obj_description(p.oid, 'pg_proc'), '') AS description
@@ -61,4 +65,4 @@ END
 $$;
 
 COMMENT ON FUNCTION tenancy.install_compat(name) IS
-'Makes deduct_credits_pooled in another schema (public), with the signature of contract S, for clients that call it there: the only function of that name, calling tenancy.deduct_credits_pooled with the caller''s rights. EXECUTE goes to the roles that may call the original; run it again after grant_access(). Returns true. For the extension''s owner and superusers. Errors: PT409 function_exists for one of that name that is not ours, 22023 schema_not_found, 55000.';
+'Makes deduct_credits_pooled in another schema (public), with the signature of contract S, for clients that call it there: the only function of that name, calling tenancy.deduct_credits_pooled with the caller''s rights. EXECUTE goes to the roles that may call the original; run it again after grant_access(). Returns true. For the extension''s owner and superusers. Errors: PT409 function_exists for one of that name that is not ours, 22023 schema_not_found, own_schema, 55000.';

@@ -153,7 +153,10 @@ BEGIN
            AND NOT (SELECT s.rolsuper FROM pg_catalog.pg_roles s WHERE s.oid = a.role);
     RETURN QUERY
         SELECT DISTINCT 'application_is_operator', NULL, format('role %I', a.role_name),
-               format('it can become %I, who sees every tenant''s rows of %s', o.rolname, t.shown), tenancy._membership_remedy(a.role, o.oid)
+               CASE WHEN a.role = o.oid THEN format('it is the operator role of %s and sees every tenant''s rows', t.shown)
+                    ELSE format('it can become %I, who sees every tenant''s rows of %s', o.rolname, t.shown) END,
+               CASE WHEN a.role = o.oid THEN format('SELECT tenancy.revoke_access(%L, ''application'');  -- an operator is not an application', a.role_name)
+                    ELSE tenancy._membership_remedy(a.role, o.oid) END
           FROM tenancy._audited_roles() a
           JOIN tenancy._audited_tables() t ON t.operator_role IS NOT NULL
           JOIN pg_catalog.pg_roles o ON o.rolname = t.operator_role

@@ -271,4 +271,5 @@ fn install_compat_replaces_its_own_and_nothing_else() {
     world.admin.batch_execute("CREATE SCHEMA old; CREATE FUNCTION old.deduct_credits_pooled(x int) RETURNS int LANGUAGE sql AS 'SELECT 1'").expect("a superuser can");
     refused(world.admin.query_one("SELECT tenancy.install_compat('old')", &[]), "PT409", "function_exists");
     refused(world.admin.query_one("SELECT tenancy.install_compat('none')", &[]), "22023", "schema_not_found");
+    refused(world.admin.query_one("SELECT tenancy.install_compat('pg_catalog')", &[]), "22023", "own_schema");
 }

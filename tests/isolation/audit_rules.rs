@@ -149,6 +149,12 @@ const PROVOKED: &[(&str, &str, &str, &str)] = &[
     ("GRANT unbound TO app", "bypassing_role", "error", "role app"),
     ("GRANT ops TO app", "application_owns_table", "error", "role app"),
     ("GRANT watcher TO app", "application_is_operator", "error", "role app"),
+    (
+        "CREATE TABLE shop.seen_by_app (id bigint); SELECT tenancy.protect_table('shop.seen_by_app', operator_role => 'app')",
+        "application_is_operator",
+        "error",
+        "role app",
+    ),
     ("CREATE PUBLICATION all_of_it FOR TABLE shop.essays", "published_table", "warning", "all_of_it/shop.essays"),
     (
         "CREATE FOREIGN DATA WRAPPER nowhere; CREATE SERVER nowhere FOREIGN DATA WRAPPER nowhere; CREATE FOREIGN TABLE shop.far (id int) SERVER nowhere",
