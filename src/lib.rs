@@ -162,8 +162,7 @@ extension_sql_file!("../sql/credits/alerts.sql", name = "credits_alerts");
 extension_sql_file!(
     "../sql/credits/consumption.sql",
     name = "credits_consumption",
-    requires =
-        [credits::consume::consume_credits, credits::consume::consume_credits_of, credits::check::check_credits]
+    requires = [credits::consume::consume_credits, credits::consume::consume_credits_of, credits::check::check_credits]
 );
 extension_sql_file!("../sql/credits/verify.sql", name = "credits_verify");
 extension_sql_file!(

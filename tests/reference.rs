@@ -55,7 +55,11 @@ fn functions(client: &mut Client) -> String {
         let _ = write!(page, "\n## {title}\n");
         let rows = client
             .query(
-                "SELECT p.proname::text, p.prokind = 'p', pg_get_function_arguments(p.oid), pg_get_function_result(p.oid),
+                "SELECT p.proname::text, p.prokind = 'p', pg_get_function_arguments(p.oid),
+                        pg_get_function_result(p.oid) || coalesce(' (' || (
+                            SELECT string_agg(a.attname || ' ' || format_type(a.atttypid, a.atttypmod), ', ' ORDER BY a.attnum)
+                              FROM pg_type AS t JOIN pg_attribute AS a ON a.attrelid = t.typrelid AND a.attnum > 0
+                             WHERE t.oid = p.prorettype) || ')', ''),
                         obj_description(p.oid, 'pg_proc')
                    FROM tenancy._function_access() f JOIN pg_proc p ON p.oid = to_regprocedure('tenancy.' || f.signature)
                   WHERE f.access = $1 AND f.signature NOT LIKE '\\_%'

@@ -68,9 +68,6 @@ fn publish(pool: &Pool, threshold: i64) -> Result<()> {
         Payload { pool: pool.word(), threshold: json(threshold), available: json(pool.available()), seq: pool.seq };
     let payload = serde_json::to_string(&payload)
         .map_err(|_| Error::new(State::INTERNAL, "payload_not_written", "The event could not be written"))?;
-    sql::execute(
-        "SELECT tenancy._publish_credit_alert($1, $2::jsonb)",
-        &[pool.id.into(), Arg::Text(Some(&payload))],
-    )
-    .map(drop)
+    sql::execute("SELECT tenancy._publish_credit_alert($1, $2::jsonb)", &[pool.id.into(), Arg::Text(Some(&payload))])
+        .map(drop)
 }

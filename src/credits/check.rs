@@ -14,11 +14,7 @@ use uuid::Uuid;
 /// Whether consumption would be paid for, and from where; nothing is reserved.
 #[pg_extern(stable, parallel_restricted, security_definer, requires = ["credits_types"])]
 #[search_path(pg_catalog, pg_temp)]
-fn check_credits(
-    user_id: Option<&str>,
-    org_id: Option<&str>,
-    requirements: Option<Jsonb>,
-) -> Composite<Verdict> {
+fn check_credits(user_id: Option<&str>, org_id: Option<&str>, requirements: Option<Jsonb>) -> Composite<Verdict> {
     pg::entry(|| {
         require_installed()?;
         let user_id = present(user_id, "user_id")?;
@@ -65,7 +61,8 @@ fn check(
     organization: Option<Uuid>,
     requirements: Option<Jsonb>,
 ) -> Result<Verdict> {
-    let paid = |required, available, source| Verdict { allowed: true, required, available, source, denial_reason: None };
+    let paid =
+        |required, available, source| Verdict { allowed: true, required, available, source, denial_reason: None };
     let denied = |required, available, reason| Verdict {
         allowed: false,
         required,

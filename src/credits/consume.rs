@@ -49,7 +49,6 @@ fn consume_credits_of(
     pg::entry(|| consume(Some(namespace), user_id, org_id, metric, amount, batch_id, correlation_id))
 }
 
-
 fn consume(
     namespace: Option<&str>,
     user_id: Option<&str>,
@@ -144,11 +143,7 @@ impl Fields for Consumed {
     const SQL: &'static str = "tenancy.consumption";
 
     fn fields(&self) -> Vec<Arg<'_>> {
-        vec![
-            Arg::Bool(Some(self.success)),
-            Arg::Micros(Some(self.balance.into())),
-            Arg::Text(Some(self.consumed_from)),
-        ]
+        vec![Arg::Bool(Some(self.success)), Arg::Micros(Some(self.balance.into())), Arg::Text(Some(self.consumed_from))]
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::chain::{Hash, Sealed, genesis, link};
 use crate::pg::sql::{self, Arg, Mode, Row};
-use crate::pg::{self, Error, Result, State};
+use crate::pg::{self, Result};
 use crate::schema::require_installed;
 use pgrx::iter::TableIterator;
 use pgrx::{default, name, pg_extern, search_path};
@@ -21,11 +21,6 @@ fn seal_ledger(
     pg::entry(|| {
         require_installed()?;
         let mut left = max_entries.unwrap_or(i64::MAX);
-        if left < 1 {
-            return Err(Error::new(State::INVALID_PARAMETER, "invalid_argument", "max_entries must be at least 1")
-                .hint("Pass how many entries to seal at most, or NULL for all.")
-                .detail("parameter", "max_entries"));
-        }
         let mut sealed = Vec::new();
         for pool in unsealed()? {
             if left <= 0 {

@@ -198,11 +198,7 @@ fn a_read_only_transaction_reads_balances_and_charges_nothing() {
     }
     let mut service = world.service();
     shown(&mut service, "BEGIN READ ONLY");
-    refused(
-        ask(&mut service, "SELECT tenancy.deduct_credits('ada', 5, 'org_acme')"),
-        "25006",
-        "read_only_transaction",
-    );
+    refused(ask(&mut service, "SELECT tenancy.deduct_credits('ada', 5, 'org_acme')"), "25006", "read_only_transaction");
     let mut operator = world.operator();
     shown(&mut operator, "BEGIN READ ONLY");
     assert_eq!(shown(&mut operator, "SELECT available FROM tenancy.credit_balance('org_acme')"), "90.000000");

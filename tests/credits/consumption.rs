@@ -69,22 +69,24 @@ fn what_stands_beside_a_function_of_one_row_is_evaluated_once() {
     let mut world = world();
     let mut service = world.service();
     world.fund(ACME, "100");
+    shown(&mut world.operator(), "SELECT tenancy.set_rate_limit('essays', 5, '1 hour')");
     let beside = "SELECT (tenancy.deduct_credits('ada', 10, 'org_acme')).charged, ";
     for function in [
         "tenancy.consume_credits('ada', 'org_acme', 'cj_comparison', 0)",
         "tenancy.check_credits('ada', 'org_acme', '{}')",
         "tenancy.credit_balance('org_acme')",
-        "tenancy.take_rate_limit_for('acme', 'nobody set it')",
+        "tenancy.take_rate_limit_for('acme', 'essays')",
         "tenancy.verify_token('')",
     ] {
         let before = shown(&mut world.admin, "SELECT count(*) FROM tenancy.credit_transactions");
-        let call = format!("SET tenancy.unknown_limits = unlimited; {beside}{function}");
+        let call = format!("{beside}{function}");
         ask(&mut service, &call).unwrap_or_else(|error| panic!("{function}: {error:?}"));
         let charges = format!("SELECT count(*) - {before} FROM tenancy.credit_transactions");
         assert_eq!(shown(&mut world.admin, &charges), "1", "{function}");
     }
     // What gives a row each time, and so cannot stand in a list beside a charge.
-    let set = "SELECT string_agg(p.proname, ' ' ORDER BY p.proname) FROM pg_proc AS p JOIN tenancy._function_access() AS a
+    let set =
+        "SELECT string_agg(p.proname, ' ' ORDER BY p.proname) FROM pg_proc AS p JOIN tenancy._function_access() AS a
                    ON to_regprocedure('tenancy.' || a.signature) = p.oid
                 WHERE p.proretset AND p.provolatile = 'v' AND a.access IN ('application', 'service')";
     assert_eq!(shown(&mut world.admin, set), "consume_event deduct_credits_batch poll_events");

@@ -201,7 +201,8 @@ fn every_argument_that_is_refused_is_refused_with_a_reason() {
                 if let Err(error) = client.batch_execute(&statement) {
                     refused += 1;
                     if is_impolite(&error) {
-                        impolite.push(format!("{role}: {}: {error:?}", statement.chars().take(300).collect::<String>()));
+                        impolite
+                            .push(format!("{role}: {}: {error:?}", statement.chars().take(300).collect::<String>()));
                     }
                 }
                 client.batch_execute("ROLLBACK").unwrap();
