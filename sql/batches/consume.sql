@@ -92,7 +92,7 @@ BEGIN
             reason := 'unsupported_event_type';
             explanation := 'nothing here consumes events of this type';
         ELSIF coalesce(jsonb_typeof(_take_event.envelope #> '{metadata,namespace}'), 'null') NOT IN ('string', 'null') THEN
-            reason := 'invalid_envelope';
+            reason := 'invalid_argument';
             explanation := 'metadata.namespace must be a text';
         ELSIF coalesce(data ->> 'user_id', '') IN ('', tenancy._placeholder()) THEN
             reason := 'no_identity';

@@ -308,6 +308,8 @@ fn credits_42_a_full_disk_and_a_panic_lose_nothing() {
     world.fund(ACME, "1000000");
     // No file may grow beyond 8 MB: half of a fresh segment of the log can be written, then the server PANICs.
     shown(&mut world.admin, "SELECT pg_switch_wal()");
+    // The next segment's file is made, at its full size, with the first thing that is written to it.
+    shown(&mut world.admin, "SELECT pg_logical_emit_message(true, 'case 42', 'begins the segment')");
     let limited = as_server("prlimit").args(["--pid", &postmaster(&cluster), "--fsize=8388608:8388608"]).status();
     assert!(limited.expect("prlimit runs").success());
     let mut service = world.service();

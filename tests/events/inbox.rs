@@ -76,7 +76,7 @@ fn what_cannot_be_read_is_rejected_recorded_and_blocks_nothing() {
         (nobody, "no_identity"),
         (unknown, "unsupported_event_type"),
         (reserved, "reserved_id"),
-        (elsewhere, "invalid_envelope"),
+        (elsewhere, "invalid_argument"),
     ] {
         for _ in 0..2 {
             let (status, result) = consume(&mut service, &envelope);
