@@ -84,12 +84,12 @@ fn what_stands_beside_a_function_of_one_row_is_evaluated_once() {
         let charges = format!("SELECT count(*) - {before} FROM tenancy.credit_transactions");
         assert_eq!(shown(&mut world.admin, &charges), "1", "{function}");
     }
-    // What gives a row each time, and so cannot stand in a list beside a charge.
+    // What gives rows, and so cannot stand in a list beside a charge.
     let set =
         "SELECT string_agg(p.proname, ' ' ORDER BY p.proname) FROM pg_proc AS p JOIN tenancy._function_access() AS a
                    ON to_regprocedure('tenancy.' || a.signature) = p.oid
                 WHERE p.proretset AND p.provolatile = 'v' AND a.access IN ('application', 'service')";
-    assert_eq!(shown(&mut world.admin, set), "consume_event deduct_credits_batch poll_events");
+    assert_eq!(shown(&mut world.admin, set), "consume_event deduct_credits_batch list_extension_tokens poll_events");
     assert_verified(&mut world.admin);
 }
 
