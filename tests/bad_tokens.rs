@@ -109,9 +109,9 @@ fn identity_35_an_expired_identity_shows_no_rows_in_the_same_transaction() {
     let database = cluster().database();
     let mut client = database.connect("app");
     let mut transaction = client.transaction().unwrap();
-    let token = Token::for_user("alice").expires_in(2).sign();
+    let token = Token::for_user("alice").expires_in(4).sign();
     transaction.execute("SELECT tenancy.authenticate($1)", &[&token]).unwrap();
-    transaction.execute("SELECT pg_sleep(2.2)", &[]).unwrap();
+    transaction.execute("SELECT pg_sleep(4.2)", &[]).unwrap();
     let tenant: Option<String> = transaction.query_one("SELECT tenancy.tenant_id()", &[]).unwrap().get(0);
     assert_eq!(tenant, None);
     refused(transaction.query_one("SELECT tenancy.require_user()", &[]), "PT401", "not_authenticated");

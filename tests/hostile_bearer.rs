@@ -367,9 +367,9 @@ fn identity_34_weak_keys_are_refused_at_load() {
 fn identity_35_a_cached_token_ends_with_its_expiry() {
     let database = cluster().database();
     let mut client = database.connect("app");
-    let token = Token::for_user("alice").expires_in(2).sign();
+    let token = Token::for_user("alice").expires_in(4).sign();
     assert_eq!(reason(&mut client, &token), None);
     client.query_one("SELECT tenancy.authenticate($1)", &[&token]).unwrap();
-    client.execute("SELECT pg_sleep(2.2)", &[]).unwrap();
+    client.execute("SELECT pg_sleep(4.2)", &[]).unwrap();
     no_entry(&mut client, &token, "expired");
 }

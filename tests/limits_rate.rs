@@ -62,13 +62,13 @@ fn a_burst_then_retry_after_and_keys_of_their_own() {
 #[test]
 fn retry_after_is_exact() {
     let database = cluster().database();
-    database.connect("ops").query("SELECT tenancy.set_rate_limit('slow', 5, '1 second', 1)", &[]).unwrap();
+    database.connect("ops").query("SELECT tenancy.set_rate_limit('slow', 1, '3 seconds', 1)", &[]).unwrap();
     let mut one = session(&database, "o1");
     let first = Instant::now();
     assert!(allowed(&take(&mut one, "slow", 1, None)));
     let wait: f64 = take(&mut one, "slow", 1, None).get(2);
     let asked = first.elapsed().as_secs_f64();
-    assert!(wait <= 0.2 && wait >= 0.2 - asked, "{wait} s of 0.2 s after {asked} s");
+    assert!(wait <= 3.0 && wait >= 3.0 - asked, "{wait} s of 3 s after {asked} s");
     std::thread::sleep(Duration::from_secs_f64(wait));
     assert!(allowed(&take(&mut one, "slow", 1, None)), "waiting as long as told is enough");
 }
@@ -139,10 +139,8 @@ fn a_tenant_cannot_fill_the_table() {
     });
     let database = own.database();
     let mut ops = database.connect("ops");
-    ops.batch_execute(
-        "SELECT tenancy.set_rate_limit('long', 1, '1 hour'), tenancy.set_rate_limit('short', 1, '300 ms')",
-    )
-    .unwrap();
+    ops.batch_execute("SELECT tenancy.set_rate_limit('long', 1, '1 hour'), tenancy.set_rate_limit('short', 1, '3 s')")
+        .unwrap();
     let mut service = database.connect("svc");
     let fill = "SELECT count(*) FROM generate_series(1, $1::int) AS i, tenancy.take_rate_limit_for($2, $3, 1, $4 || i)";
     service.query(fill, &[&100, &"greedy", &"long", &"k"]).unwrap();
@@ -158,7 +156,7 @@ fn a_tenant_cannot_fill_the_table() {
     assert_eq!(service.query_one(blocked, &[]).unwrap().get::<_, i64>(0), 0);
     // Cells whose buckets are full again make room.
     refused(service.query(fill, &[&1, &"other", &"short", &"more"]), "PT429", "limiter_full");
-    std::thread::sleep(Duration::from_millis(350));
+    std::thread::sleep(Duration::from_millis(3100));
     service.query(fill, &[&100, &"other", &"short", &"more"]).unwrap();
     // Many tenants together fill the table, not each other's cells.
     let many = "SELECT count(*) FROM generate_series(1, 40) AS t, generate_series(1, 100) AS i,
@@ -181,28 +179,31 @@ fn sixty_four_sessions_get_exactly_what_the_limit_gives() {
     database.connect("ops").query("SELECT tenancy.set_rate_limit('hot', 500, '1 second', 50)", &[]).unwrap();
     let seconds = std::env::var("PGT_LIMITER_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(10.0);
     let begun = std::sync::OnceLock::new();
-    let counts = in_parallel(64, |_| {
+    let answers = in_parallel(64, |_| {
         let mut client = database.connect("svc");
         let statement = client.prepare("SELECT allowed FROM tenancy.take_rate_limit_for('o1', 'hot')").unwrap();
         let begun = *begun.get_or_init(Instant::now);
-        let mut admitted = 0_u64;
-        let mut last = begun;
+        let mut answers = Vec::new();
         while begun.elapsed().as_secs_f64() < seconds {
-            if client.query_one(&statement, &[]).unwrap().get(0) {
-                admitted += 1;
-                last = Instant::now();
-            }
+            let allowed: bool = client.query_one(&statement, &[]).unwrap().get(0);
+            answers.push((begun.elapsed().as_secs_f64(), allowed));
         }
-        (admitted, last)
+        answers
     });
-    let admitted: u64 = counts.iter().map(|(count, _)| count).sum();
+    let mut answers: Vec<(f64, bool)> = answers.into_iter().flatten().collect();
+    answers.sort_by(|one, other| one.0.total_cmp(&other.0));
+    let admitted = answers.iter().filter(|(_, allowed)| *allowed).count();
     // From the first request that could have been admitted to the last that was.
-    let span =
-        counts.iter().map(|(_, last)| last.duration_since(*begun.get().unwrap()).as_secs_f64()).fold(0.0, f64::max);
+    let span = answers.iter().rfind(|(_, allowed)| *allowed).map_or(0.0, |(at, _)| *at);
     let most = 50.0 + 500.0 * span;
-    crate::common::say!("admitted {admitted} of at most {most:.1} in {span:.3} s");
+    // A bucket that nobody asks while it is full loses what it would have gained: where the machine stood still.
+    let idle: f64 = answers.windows(2).map(|pair| pair[1].0 - pair[0].0).filter(|gap| *gap > 0.02).sum();
+    let least = 0.99 * (50.0 + 500.0 * (seconds - idle));
+    crate::common::say!(
+        "admitted {admitted} of at most {most:.1} in {span:.3} s, of which nobody asked for {idle:.3} s"
+    );
     assert!(admitted as f64 <= most, "admitted {admitted}, at most {most}");
-    assert!(admitted as f64 >= 0.99 * (50.0 + 500.0 * seconds), "admitted {admitted}, less than 99 % of {most}");
+    assert!(admitted as f64 >= least, "admitted {admitted}, less than {least}");
 }
 
 /// Prints what a decision costs beside the least a statement can cost; the debug build is not held to a bar.

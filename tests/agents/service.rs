@@ -118,11 +118,11 @@ fn with_an_identity_it_is_bound_to_its_organization() {
 fn an_identity_that_expires_in_mid_transaction_does_not_open_every_organization() {
     let database = installed();
     let mut service = database.connect("svc");
-    let token = Token::for_member("user", "acme").claim("org_role", "operator").expires_in(2).sign();
+    let token = Token::for_member("user", "acme").claim("org_role", "operator").expires_in(4).sign();
     service.batch_execute("BEGIN").unwrap();
     service.query_one("SELECT tenancy.authenticate($1)", &[&token]).unwrap();
     assert_eq!(list(&mut service, OWN).len(), 2);
-    std::thread::sleep(std::time::Duration::from_millis(2_500));
+    std::thread::sleep(std::time::Duration::from_millis(4_500));
     for statement in ["SELECT tenancy.uninstall_module('weather/open-meteo')", "SELECT * FROM tenancy.list_modules()"] {
         refused(rows(&mut service, statement, &[]), "PT401", "identity_ended");
     }

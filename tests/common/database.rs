@@ -5,6 +5,7 @@ use super::tokens::{AUDIENCE, ISSUER, KEY_ID, SECRET};
 use postgres::{Client, Config, NoTls, error::DbError};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 const TEMPLATE: &str = "pgt_template";
 
@@ -61,6 +62,25 @@ impl<'a> Database<'a> {
     pub fn connect_with_notices(&self, role: &str) -> (Client, Notices) {
         let notices = Notices::default();
         (connect(self.cluster, &self.name, role, Some(notices.clone())), notices)
+    }
+
+    /// The superuser's connection after a crash. `witness`, a session from before it, tells that the server has noticed:
+    /// until then it takes connections which it ends right away.
+    pub fn back_from_crash(&self, witness: &mut Client) -> Client {
+        let deadline = Instant::now() + Duration::from_secs(120);
+        let wait = |what: &str| {
+            assert!(Instant::now() < deadline, "{what}");
+            std::thread::sleep(Duration::from_millis(30));
+        };
+        while witness.simple_query("SELECT").is_ok() {
+            wait("the server goes on after the crash");
+        }
+        loop {
+            match self.config("postgres").connect(NoTls) {
+                Ok(client) => return client,
+                Err(error) => wait(&format!("the server does not come back: {error}")),
+            }
+        }
     }
 
     /// A configuration to change before connecting (options, application name, …).

@@ -63,11 +63,11 @@ fn an_expired_hold_is_free_at_read_time_though_nothing_swept_it() {
     let mut world = world();
     world.fund(ACME, "10");
     let mut service = world.service();
-    shown(&mut service, "SELECT tenancy.hold_credits('ada', 10, 'org_acme', interval '100 ms')");
+    shown(&mut service, "SELECT tenancy.hold_credits('ada', 10, 'org_acme', interval '3 s')");
     let debit = "SELECT charged FROM tenancy.deduct_credits('bea', 10, 'org_acme')";
     let error = refused(ask(&mut service, debit), "PT402", "insufficient_credits");
     assert_eq!(detail(&error)["available"], 0);
-    std::thread::sleep(Duration::from_millis(150));
+    std::thread::sleep(Duration::from_millis(3100));
     let balance = "SELECT total, used, held, available FROM tenancy.credit_balance('org_acme')";
     assert_eq!(shown(&mut service, balance), "10.000000|0.000000|0.000000|10.000000");
     assert_eq!(
@@ -114,13 +114,13 @@ fn the_sweep_leaves_locked_pools_out_and_two_sweeps_share_the_rest() {
 fn what_is_held_outlives_its_grant_and_what_comes_back_does_not() {
     let mut world = world();
     let (mut operator, mut service) = (world.operator(), world.service());
-    let soon = "SELECT tenancy.grant_credits(10, org_id => 'org_acme', priority => -1, expires_at => clock_timestamp() + interval '400 ms')";
+    let soon = "SELECT tenancy.grant_credits(10, org_id => 'org_acme', priority => -1, expires_at => clock_timestamp() + interval '3 s')";
     shown(&mut operator, soon);
     world.fund(ACME, "100");
     let charge = shown(&mut service, "SELECT transaction_id FROM tenancy.deduct_credits('ada', 3, 'org_acme')");
     let captured = shown(&mut service, "SELECT tenancy.hold_credits('ada', 4, 'org_acme', interval '1 hour')");
     let voided = shown(&mut service, "SELECT tenancy.hold_credits('ada', 2, 'org_acme', interval '1 hour')");
-    std::thread::sleep(Duration::from_millis(450));
+    std::thread::sleep(Duration::from_millis(3100));
     // 1 of the 10 was neither charged nor held: it has expired.
     let balance = "SELECT total, used, held, available FROM tenancy.credit_balance('org_acme')";
     assert_eq!(shown(&mut service, balance), "109.000000|3.000000|6.000000|100.000000");

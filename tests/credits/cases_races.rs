@@ -79,7 +79,7 @@ fn credits_03_batches_in_opposite_order_do_not_deadlock() {
 fn credits_19_what_expires_during_a_wait_is_not_spent() {
     let mut world = world();
     let grant =
-        "SELECT tenancy.grant_credits(100, org_id => 'org_acme', expires_at => clock_timestamp() + interval '900 ms')";
+        "SELECT tenancy.grant_credits(100, org_id => 'org_acme', expires_at => clock_timestamp() + interval '3 s')";
     shown(&mut world.operator(), grant);
     let debit = "SELECT tenancy.deduct_credits('ada', 5, 'org_acme')";
     let result = behind_acmes_lock(
@@ -87,7 +87,7 @@ fn credits_19_what_expires_during_a_wait_is_not_spent() {
         world.service(),
         |waiter| ask(waiter, debit),
         || {
-            std::thread::sleep(Duration::from_millis(1000));
+            std::thread::sleep(Duration::from_millis(3100));
         },
     );
     let error = refused(result, "PT402", "insufficient_credits");

@@ -16,7 +16,7 @@ fn lived_in() -> World<'static> {
     );
     shown(
         &mut operator,
-        "SELECT tenancy.grant_credits(10, org_id => 'org_acme', priority => -1, expires_at => clock_timestamp() + interval '300 ms')",
+        "SELECT tenancy.grant_credits(10, org_id => 'org_acme', priority => -1, expires_at => clock_timestamp() + interval '1500 ms')",
     );
     let charge = shown(
         &mut service,
@@ -27,7 +27,7 @@ fn lived_in() -> World<'static> {
     shown(&mut service, "SELECT tenancy.hold_credits('bea', 2, 'org_acme', '1 day')");
     shown(&mut service, &format!("SELECT tenancy.refund_credits('{charge}', 3)"));
     shown(&mut operator, "SELECT tenancy.adjust_credits(-1, 'wrong', org_id => 'org_acme')");
-    std::thread::sleep(Duration::from_millis(320));
+    std::thread::sleep(Duration::from_millis(1600));
     shown(&mut operator, "SELECT tenancy.sweep_credits()");
     shown(
         &mut operator,

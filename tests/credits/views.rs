@@ -85,12 +85,12 @@ fn readers_of_the_old_tables_find_their_columns() {
     // What has expired is not shown as credits, whether or not anything has settled it.
     shown(
         &mut world.operator(),
-        "SELECT tenancy.grant_credits(40, org_id => 'org_acme', expires_at => clock_timestamp() + interval '1500 ms'),
-        tenancy.grant_credits(40, user_id => 'ada', expires_at => clock_timestamp() + interval '1500 ms')",
+        "SELECT tenancy.grant_credits(40, org_id => 'org_acme', expires_at => clock_timestamp() + interval '4 s'),
+        tenancy.grant_credits(40, user_id => 'ada', expires_at => clock_timestamp() + interval '4 s')",
     );
-    shown(&mut world.service(), "SELECT tenancy.hold_credits('ada', 5, expires_in => interval '1400 ms')");
+    shown(&mut world.service(), "SELECT tenancy.hold_credits('ada', 5, expires_in => interval '3900 ms')");
     assert_eq!(seen(&world, "ada", None, "SELECT credits FROM tenancy.compat_users"), "43");
-    std::thread::sleep(Duration::from_millis(1600));
+    std::thread::sleep(Duration::from_millis(4100));
     assert_eq!(seen(&world, "ada", None, "SELECT credits FROM tenancy.compat_users"), "8");
     assert_eq!(seen(&world, "ada", Some(ACME), old), "org_acme|teams|active|10|2|100|13.5");
 }

@@ -53,11 +53,11 @@ fn a_lease_runs_out_and_the_order_stays() {
     for _ in 0..3 {
         publish(&mut service, "a");
     }
-    let first = poll(&mut service, "'reader', 10, NULL, '200 ms'");
+    let first = poll(&mut service, "'reader', 10, NULL, '3 s'");
     // The second one done, the first not: the first comes again, then the third.
     ack(&mut service, &[first[1].2]);
     assert_eq!(poll(&mut service, "'reader'"), []);
-    std::thread::sleep(Duration::from_millis(300));
+    std::thread::sleep(Duration::from_millis(3100));
     assert_eq!(poll(&mut service, "'reader'").iter().map(|event| event.1).collect::<Vec<_>>(), [1, 3]);
     // What was never handed out cannot be acknowledged.
     let unseen = publish(&mut service, "c");

@@ -148,7 +148,7 @@ fn protect_live(database: &Database) -> Duration {
     let started = Instant::now();
     let third = i64::from(rows() / 3);
     let mut filled = 0;
-    for (function, beyond) in [("pg_cancel_backend", third / 2), ("pg_terminate_backend", third * 2)] {
+    for (function, beyond) in [("pg_cancel_backend", third / 4), ("pg_terminate_backend", third)] {
         let mut ops = database.connect("ops");
         std::thread::scope(|scope| {
             let call = scope.spawn(move || ops.batch_execute(CALL));

@@ -73,10 +73,10 @@ fn a_member_by_claims_alone_is_known_by_the_seat() {
     let claims = serde_json::json!({"organizations": {ORG: {"role": "org:admin"}}});
     let token = text(&mut client, issue, &[&USER, &ORG, &claims]);
     assert_eq!(tenant(&mut app, &token).unwrap(), ORG);
-    let lapse = "UPDATE tenancy.organization_seats SET expires_at = clock_timestamp() + interval '1 s'";
+    let lapse = "UPDATE tenancy.organization_seats SET expires_at = clock_timestamp() + interval '3 s'";
     client.batch_execute(&format!("{lapse}; SELECT tenancy._changed('organization_seats')")).unwrap();
     assert_eq!(tenant(&mut app, &token).unwrap(), ORG);
-    std::thread::sleep(std::time::Duration::from_millis(1200));
+    std::thread::sleep(std::time::Duration::from_millis(3200));
     refused(tenant(&mut app, &token), "PT403", "not_a_member");
 }
 
