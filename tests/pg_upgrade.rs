@@ -58,9 +58,11 @@ fn a_database_in_use_goes_through_pg_upgrade() {
     let server = major(&mut client);
     assert_ne!(server, old_server, "another server");
     assert_eq!(rows(&mut client), data);
+    // No dump keeps that a row type's USAGE was revoked: migrate() takes it back, as after any restore.
+    client.batch_execute("SELECT tenancy.migrate()").unwrap();
     let mut changed = difference(&expected, &objects(&mut client));
-    // A privilege that an owner has by himself from 17 on.
-    changed.retain(|line| !line.contains(" grants MAINTAIN to postgres"));
+    // A privilege that an owner has by himself from 17 on, and array types as members of the extension.
+    changed.retain(|line| !line.contains(" grants MAINTAIN to postgres") && !line.ends_with("[] of the extension"));
     assert_eq!(changed, Vec::<String>::new(), "before (-) and after (+)");
     goes_on(&upgraded);
     clean(&mut client);
