@@ -2,3 +2,4 @@
 //! pgrx looks for them in the schema `tests`.
 
 mod accessors;
+mod jsonb;

@@ -1,11 +1,11 @@
 //! What must hold of any JSON taken for a key, for the fuzz target and for the smoke run of the unit tests: nothing may
 //! panic, and a key that is taken must be fit for use. The parent module has `jose` in scope.
 
-use super::jose::{Key, KeySet, json};
+use super::jose::{Key, KeySet};
 
 /// Judges any bytes as a key and as a set of keys; false where they are not even JSON.
 pub fn check(data: &[u8]) -> bool {
-    let Ok(value) = json::parse(data) else { return false };
+    let Ok(value) = serde_json::from_slice(data) else { return false };
     if let Ok(key) = Key::from_jwk(&value) {
         is_fit_for_use(&key);
     }

@@ -26,13 +26,14 @@ pub use master_key::KeyRing;
 pub use tenant::Named;
 pub use verify::{claimed_org_role, sha256};
 
-use crate::pg::metrics::{self, Series, Timer};
+use crate::pg::metrics;
 use crate::pg::sql::{self, Arg, Mode};
-use crate::pg::{self, Columns, Error, Identity, Jsonb, Record, State};
+use crate::pg::{self, Columns, Error, Identity, Jsonb, Record, Sealable, State};
 use jose::Reason;
 use pgrx::iter::TableIterator;
 use pgrx::{JsonB, default, name, pg_extern, search_path};
 use refusal::{Failure, Refusal};
+use std::rc::Rc;
 
 /// Makes the bearer of a token the transaction's identity and gives the user's external id. Writes nothing.
 ///
@@ -67,18 +68,15 @@ fn authenticate_request() -> Option<String> {
 /// Verifies a token and seals its identity; a refusal is noted in the server's log.
 fn establish(token: &str, correlation_id: Option<String>) -> pg::Result<String> {
     let began = std::time::Instant::now();
-    let verified = verify::verify(token).inspect_err(|failure| {
+    let (bearer, fingerprint) = verify::bearer(token).inspect_err(|failure| {
         if let Failure::Refused(refusal) = failure {
             audit::refused(token, refusal);
         }
     })?;
-    let mut identity = verified.identity();
-    identity.correlation_id = correlation_id.or(identity.correlation_id);
-    let user_id = identity.user_id.clone();
-    pg::seal(identity, verified.fingerprint)?;
-    metrics::count(Series::Authenticated, 1);
-    metrics::observe(Timer::Authentication, began.elapsed().as_micros() as u64);
-    Ok(user_id)
+    pg::seal(&bearer, correlation_id.as_deref(), fingerprint)?;
+    let identity = bearer.identity();
+    metrics::authenticated(&identity.tenant_id, began.elapsed().as_micros() as u64);
+    Ok(identity.user_id.clone())
 }
 
 /// What [`verify_token`] says.
@@ -102,14 +100,11 @@ AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';")]
 fn verify_token(token: Option<&str>) -> Record<Verdict> {
     pg::entry(|| {
         let outcome = match token.filter(|token| !token.is_empty()) {
-            Some(token) => verify::verify(token),
+            Some(token) => verify::claims(token),
             None => Err(Refusal::from(Reason::MalformedToken).into()),
         };
         match outcome {
-            Ok(verified) => {
-                let claims = Jsonb::parse(verified.claims.raw());
-                Ok(Record(Verdict { valid: true, claims, ..Verdict::default() }))
-            }
+            Ok(claims) => Ok(Record(Verdict { valid: true, reason: None, claims })),
             Err(Failure::Refused(refusal)) => {
                 Ok(Record(Verdict { reason: Some(refusal.reason().to_owned()), ..Verdict::default() }))
             }
@@ -143,24 +138,24 @@ fn act_as(
         };
         let mut identity = resolve(&named)?;
         identity.source = "act_as".to_owned();
-        identity.correlation_id = Some(uuid::Uuid::now_v7().to_string());
+        let identity = Rc::new(Sealable::new(identity));
         let proof = serde_json::json!(["act_as", namespace, named.user, named.org, named.tenant]).to_string();
-        let user = identity.user_id.clone();
-        let record = (identity.tenant_id.clone(), identity.org_id.clone(), identity.correlation_id.clone());
-        pg::seal(identity, verify::sha256(proof.as_bytes()))?;
+        pg::seal(&identity, None, verify::sha256(proof.as_bytes()))?;
+        let correlation_id = pg::bearer().and_then(|bearer| bearer.correlation_id);
+        let identity = identity.identity();
         sql::execute(
             "INSERT INTO tenancy.audit_log (tenant_id, action, user_id, org_id, namespace, reason, correlation_id) \
              VALUES ($1, 'act_as', $2, $3, $4, $5, $6)",
             &[
-                record.0.as_str().into(),
-                user.as_str().into(),
-                Arg::Text(record.1.as_deref()),
+                identity.tenant_id.as_str().into(),
+                identity.user_id.as_str().into(),
+                Arg::Text(identity.org_id.as_deref()),
                 namespace.into(),
                 Arg::Text(reason),
-                Arg::Text(record.2.as_deref()),
+                Arg::Text(correlation_id.as_deref()),
             ],
         )?;
-        Ok(user)
+        Ok(identity.user_id.clone())
     })
 }
 

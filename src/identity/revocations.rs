@@ -47,10 +47,10 @@ pub fn check(issuer: &Issuer, claims: &Claims, subject: &Subject) -> std::result
     let presented = Presented {
         issuer: &issuer.policy.issuer,
         token_id: claims.token_id(),
-        session_id: subject.session_id.as_deref(),
+        session_id: subject.session_id,
         namespace: &issuer.namespace,
-        user: &subject.user,
-        issued_at: claims.issued_at().map(|seconds| super::verify::micros(seconds - leeway)),
+        user: subject.user,
+        issued_at: claims.times().issued_at().map(|seconds| super::verify::micros(seconds - leeway)),
     };
     if presented.is_revoked()? { Err(Refusal::Revoked.into()) } else { Ok(()) }
 }

@@ -4,13 +4,16 @@
 //! the tables it was judged by (the epoch). Its times are judged again at each use.
 
 use super::issuers::{self, Issuer, Terms};
-use super::jose::{Claims, Mapping, Profile, Subject, Token};
+use super::jose::claims::Times;
+use super::jose::json::Json;
+use super::jose::{Claims, Mapping, Profile, Reason, Subject, Token};
 use super::refusal::{Failure, Refusal};
 use super::tenant::Named;
 use super::{directory, epoch, revocations};
 use crate::pg::metrics::{self, Series};
-use crate::pg::{self, Identity, Result};
-use std::cell::RefCell;
+use crate::pg::{self, Identity, Jsonb, Result, Sealable};
+use std::borrow::Cow;
+use std::cell::{OnceCell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
 
@@ -19,49 +22,64 @@ const MAX_TOKENS: usize = 256;
 /// Seconds from 1970 to 2000, where Postgres' clock begins.
 const POSTGRES_EPOCH: i64 = 946_684_800;
 
-/// A verified token.
-pub struct Verified {
-    /// Its SHA-256, which names it from now on.
-    pub fingerprint: [u8; 32],
-    /// Its claims.
-    pub claims: Claims,
+/// The SHA-256 of a token, which names it from now on.
+pub type Fingerprint = [u8; 32];
+
+/// Everything but the clock has been judged, and for whom it is good.
+struct Judged<'a> {
     issuer: Rc<Issuer>,
     terms: Terms,
-    identity: Identity,
+    subject: Subject<'a>,
+    /// What the directory says of the subject.
+    known: Rc<Identity>,
+}
+
+/// A verified token, as it is kept: in few pieces, for most are never asked for again.
+struct Verified {
+    payload: Vec<u8>,
+    times: Times,
+    issuer: Rc<Issuer>,
+    terms: Terms,
+    known: Rc<Identity>,
+    bearer: OnceCell<Rc<Sealable>>,
 }
 
 #[derive(Default)]
 struct Cache {
     epoch: u64,
-    tokens: HashMap<[u8; 32], Rc<Verified>>,
+    tokens: HashMap<Fingerprint, Rc<Verified>>,
 }
 
 thread_local! {
     static CACHE: RefCell<Cache> = RefCell::default();
 }
 
-impl Verified {
-    /// The identity it gives, with a correlation id of its own.
-    pub fn identity(&self) -> Identity {
-        let mut identity = self.identity.clone();
-        identity.correlation_id.get_or_insert_with(|| uuid::Uuid::now_v7().to_string());
-        identity
-    }
-
-    fn check_times(&self) -> std::result::Result<(), Failure> {
-        let now = pg::now_micros();
-        if !self.terms.window.is_open(now) {
-            return Err(Refusal::UnknownKey.into());
-        }
-        Ok(self.claims.validate_times(&self.issuer.policy, now.div_euclid(1_000_000) + POSTGRES_EPOCH)?)
-    }
+/// The bearer of a token, ready to be sealed, and the token's fingerprint.
+pub fn bearer(text: &str) -> std::result::Result<(Rc<Sealable>, Fingerprint), Failure> {
+    verify(text, Verified::bearer, |claims, judged, bearer| {
+        Rc::clone(bearer.get_or_init(|| Rc::new(Sealable::new(judged.identity(claims)))))
+    })
 }
 
-/// Judges a token, everything about it.
-pub fn verify(text: &str) -> std::result::Result<Rc<Verified>, Failure> {
+/// The claims of a token that is good.
+pub fn claims(text: &str) -> std::result::Result<Option<Jsonb>, Failure> {
+    let read = |known: &Verified| Ok(std::str::from_utf8(&known.payload).ok().and_then(Jsonb::parse));
+    let (claims, _) = verify(text, read, |claims, _, _| {
+        Jsonb::from_members(claims.members().members()).or_else(|| Jsonb::parse(claims.raw()))
+    })?;
+    Ok(claims)
+}
+
+/// Judges a token, everything about it; gives what `again` makes of it where it is known, else what `first` does, which
+/// may leave its bearer made.
+fn verify<T>(
+    text: &str,
+    again: impl FnOnce(&Verified) -> std::result::Result<T, Failure>,
+    first: impl FnOnce(&Claims, &Judged, &OnceCell<Rc<Sealable>>) -> T,
+) -> std::result::Result<(T, Fingerprint), Failure> {
     crate::schema::require_installed()?;
     if text.len() > super::jose::token::MAX_TOKEN_BYTES {
-        return Err(super::jose::Reason::TokenTooLarge.into());
+        return Err(Reason::TokenTooLarge.into());
     }
     let fingerprint = sha256(text.as_bytes());
     let epoch = epoch::current()?;
@@ -72,68 +90,113 @@ pub fn verify(text: &str) -> std::result::Result<Rc<Verified>, Failure> {
         cache.tokens.get(&fingerprint).cloned()
     });
     // A seat that ended by itself sent no signal: who that is must be asked again.
-    let known = known.filter(|known| directory::seat_stands(&known.identity));
+    let known = known.filter(|known| directory::seat_stands(&known.known));
     metrics::count_for("", Series::Cache("token", known.is_some()), 1);
     if let Some(known) = known {
-        known.check_times()?;
-        return Ok(known);
+        check_times(&known.times, &known.issuer, known.terms)?;
+        return Ok((again(&known)?, fingerprint));
     }
-    let verified = Rc::new(judge(text, fingerprint)?);
-    verified.check_times()?;
+    let token = Token::parse(text)?;
+    let claims = Claims::parse(token.payload())?;
+    let judged = judge(&token, &claims)?;
+    check_times(&claims.times(), &judged.issuer, judged.terms)?;
+    let bearer = OnceCell::new();
+    let made = first(&claims, &judged, &bearer);
+    let (times, Judged { issuer, terms, known, .. }) = (claims.times(), judged);
+    keep(epoch, fingerprint, Verified { payload: token.into_payload(), times, issuer, terms, known, bearer });
+    Ok((made, fingerprint))
+}
+
+/// Keeps a token, unless the epoch it was judged in has ended meanwhile.
+fn keep(epoch: u64, fingerprint: Fingerprint, verified: Verified) {
     CACHE.with_borrow_mut(|cache| {
         if cache.epoch == epoch && epoch == pg::epoch() {
             if cache.tokens.len() >= MAX_TOKENS {
                 cache.tokens.clear();
             }
-            cache.tokens.insert(fingerprint, Rc::clone(&verified));
+            cache.tokens.insert(fingerprint, Rc::new(verified));
         }
     });
-    Ok(verified)
 }
 
-fn judge(text: &str, fingerprint: [u8; 32]) -> std::result::Result<Verified, Failure> {
-    let token = Token::parse(text)?;
-    let claims = Claims::parse(token.payload())?;
-    let name = claims.issuer().ok_or(super::jose::Reason::MissingClaim("iss"))?;
+fn check_times(times: &Times, issuer: &Issuer, terms: Terms) -> std::result::Result<(), Failure> {
+    let now = pg::now_micros();
+    if !terms.window.is_open(now) {
+        return Err(Refusal::UnknownKey.into());
+    }
+    Ok(times.validate(&issuer.policy, now.div_euclid(1_000_000) + POSTGRES_EPOCH)?)
+}
+
+fn judge<'a>(token: &Token, claims: &'a Claims) -> std::result::Result<Judged<'a>, Failure> {
+    let name = claims.issuer().ok_or(Reason::MissingClaim("iss"))?;
     let issuer = issuers::find(name)?;
     let header = token.header();
-    let (verdict, terms) = issuer.with_key(header.kid.as_deref(), header.algorithm, |key| key.verify(&token))?;
+    let (verdict, terms) = issuer.with_key(header.kid.as_deref(), header.algorithm, |key| key.verify(token))?;
     verdict?;
     claims.validate_identity(header.typ.as_deref(), &issuer.policy)?;
-    let subject = issuer.mapping.resolve(&claims)?;
-    revocations::check(&issuer, &claims, &subject)?;
-    let identity = identify(&issuer, terms, &claims, subject)?;
-    Ok(Verified { fingerprint, claims, issuer, terms, identity })
-}
-
-fn identify(
-    issuer: &Issuer,
-    terms: Terms,
-    claims: &Claims,
-    subject: Subject,
-) -> std::result::Result<Identity, Failure> {
-    let named = Named {
+    let subject = issuer.mapping.resolve(claims)?;
+    revocations::check(&issuer, claims, &subject)?;
+    let known = directory::known(&Named {
         namespace: &issuer.namespace,
-        user: &subject.user,
-        org: subject.org.as_deref(),
-        tenant: subject.tenant.as_deref(),
-    };
-    let mut identity = Identity::clone(&*directory::known(&named)?);
+        user: subject.user,
+        org: subject.org,
+        tenant: subject.tenant,
+    })?;
     // A provider ends its own tokens' organizations; ours are on us. Whoever left has neither membership nor seat. An
     // organization that is not registered is one of another service that signs with the same key.
-    if terms.is_ours && identity.organization_id.is_some() && !directory::belongs(&identity) {
+    if terms.is_ours && known.organization_id.is_some() && !directory::belongs(&known) {
         return Err(Refusal::NotAMember.into());
     }
-    identity.source = "token".to_owned();
-    identity.issuer = Some(issuer.policy.issuer.clone());
-    identity.token_id = claims.token_id().map(str::to_owned);
-    identity.org_role = subject.org_role.or(identity.org_role);
-    identity.session_id = subject.session_id;
-    identity.correlation_id = subject.correlation_id.as_deref().and_then(super::request::correlation_id);
-    identity.expires_at = claims.expires_at().map(|seconds| micros(seconds + i64::from(issuer.policy.leeway)));
-    identity.permissions = subject.permissions;
-    identity.claims = Some(claims.raw().to_owned());
-    Ok(identity)
+    Ok(Judged { issuer, terms, subject, known })
+}
+
+impl Verified {
+    /// Its bearer. Its claims are read once more where nobody asked for the bearer when it was verified.
+    fn bearer(&self) -> std::result::Result<Rc<Sealable>, Failure> {
+        if let Some(bearer) = self.bearer.get() {
+            return Ok(Rc::clone(bearer));
+        }
+        let claims = Claims::parse(&self.payload)?;
+        let subject = self.issuer.mapping.resolve(&claims)?;
+        let judged =
+            Judged { issuer: Rc::clone(&self.issuer), terms: self.terms, subject, known: Rc::clone(&self.known) };
+        Ok(Rc::clone(self.bearer.get_or_init(|| Rc::new(Sealable::new(judged.identity(&claims))))))
+    }
+}
+
+impl Judged<'_> {
+    /// The identity it gives.
+    fn identity(&self, claims: &Claims) -> Identity {
+        let mut identity = Identity::clone(&self.known);
+        let subject = &self.subject;
+        identity.source = "token".to_owned();
+        identity.issuer = Some(self.issuer.policy.issuer.clone());
+        identity.token_id = claims.token_id().map(str::to_owned);
+        identity.org_role = subject.org_role.as_deref().map(str::to_owned).or(identity.org_role);
+        identity.session_id = subject.session_id.map(str::to_owned);
+        identity.correlation_id = subject.correlation_id.and_then(super::request::correlation_id);
+        let leeway = i64::from(self.issuer.policy.leeway);
+        identity.expires_at = claims.times().expires_at().map(|seconds| micros(seconds + leeway));
+        identity.permissions = subject.permissions.iter().map(|permission| permission.to_string()).collect();
+        identity.claims = Some(claims.raw().to_owned());
+        identity
+    }
+}
+
+impl<'j> pg::Tree for Json<'j> {
+    type Name = Cow<'j, str>;
+
+    fn node(&self) -> Option<pg::Node<'_, Self>> {
+        Some(match self {
+            Json::Null => pg::Node::Null,
+            Json::Bool(value) => pg::Node::Bool(*value),
+            Json::Integer(value) => pg::Node::Integer(*value),
+            Json::Number => return None,
+            Json::Text(text) => pg::Node::Text(text),
+            Json::Array(values) => pg::Node::Array(values),
+            Json::Object(members) => pg::Node::Object(members.members()),
+        })
+    }
 }
 
 /// The role that verified claims give a user in an organization: by the `organizations` map (contracts.md, S), then
@@ -146,30 +209,33 @@ pub fn claimed_org_role(claims: &str, user_id: &str, org_id: &str) -> Result<Opt
     if claims.subject().is_some_and(|subject| subject != user_id) {
         return Err(unfit("claims must be those of the user"));
     }
-    let text = |value: Option<&serde_json::Value>| {
-        value.and_then(serde_json::Value::as_str).map(str::trim).filter(|text| !text.is_empty()).map(str::to_owned)
-    };
     let member = || "org:member".to_owned();
-    let entry = claims.members().get("organizations").and_then(|map| map.get(org_id));
-    if let Some(entry) = entry.filter(|entry| entry.is_object()) {
-        return Ok(Some(text(entry.get("role")).unwrap_or_else(member)));
+    let entry = claims.members().get("organizations").and_then(Json::as_object).and_then(|map| map.get(org_id));
+    if let Some(entry) = entry.and_then(Json::as_object) {
+        let role = entry.get("role").and_then(Json::as_str).map(str::trim).filter(|role| !role.is_empty());
+        return Ok(Some(role.map_or_else(member, str::to_owned)));
     }
     let issuer = match claims.issuer().map(issuers::find) {
         Some(Ok(issuer)) => Some(issuer),
         Some(Err(Failure::Fault(error))) => return Err(error),
         _ => None,
     };
-    let subject = match &issuer {
-        Some(issuer) => issuer.mapping.resolve(&claims).ok(),
-        None => Mapping::new(Profile::Generic, None).ok().and_then(|mapping| mapping.resolve(&claims).ok()),
+    let generic;
+    let mapping = match &issuer {
+        Some(issuer) => Some(&issuer.mapping),
+        None => {
+            generic = Mapping::new(Profile::Generic, None).ok();
+            generic.as_ref()
+        }
     };
+    let subject = mapping.and_then(|mapping| mapping.resolve(&claims).ok());
     Ok(subject
-        .filter(|subject| subject.org.as_deref() == Some(org_id))
-        .map(|subject| subject.org_role.unwrap_or_else(member)))
+        .filter(|subject| subject.org == Some(org_id))
+        .map(|subject| subject.org_role.map_or_else(member, Cow::into_owned)))
 }
 
 /// SHA-256.
-pub fn sha256(bytes: &[u8]) -> [u8; 32] {
+pub fn sha256(bytes: &[u8]) -> Fingerprint {
     let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes);
     let mut out = [0; 32];
     out.copy_from_slice(digest.as_ref());

@@ -3,7 +3,8 @@
 //! They never raise and never touch a catalog. What they return lives as long as the query that
 //! asked (`fn_mcxt`), so a full scan copies a value once and not once a row.
 
-use super::sealed::{self, Block, Text, Uuid};
+use super::block::{Block, Text, Uuid};
+use super::sealed;
 use super::statement_start_micros;
 use pgrx::pg_sys;
 use std::ffi::c_void;

@@ -32,7 +32,7 @@ pub struct Identity {
     #[serde(default)]
     pub session_id: Option<String>,
     /// Follows the work through events, ledger and audit.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub correlation_id: Option<String>,
     /// `users.id`, where the user is registered.
     #[serde(default)]

@@ -2,6 +2,7 @@
 //! taken apart.
 
 use super::guard::{boundary, raw};
+use super::numeric::varlena_header;
 use super::{Error, Result, State};
 use pgrx::callconv::{Arg as CallArg, ArgAbi, BoxRet, FcInfo};
 use pgrx::nullable::Nullable;
@@ -13,7 +14,7 @@ use pgrx::{FromDatum, IntoDatum, PgSqlErrorCode};
 
 /// The bytes of a `jsonb` value, with its varlena header.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Jsonb(Box<[u8]>);
+pub struct Jsonb(Vec<u8>);
 
 impl Jsonb {
     /// Reads JSON text, numbers exactly as they stand. Text that is not JSON is an error of Postgres (22P02).
@@ -25,6 +26,13 @@ impl Jsonb {
             let datum = boundary(|| raw::DirectFunctionCall1Coll(raw::jsonb_in, pg_sys::InvalidOid, source));
             Self::from_datum(datum, false)
         }
+    }
+
+    /// Takes what was written as `jsonb` behind four bytes that are left for the varlena header.
+    pub(super) fn from_bytes(mut bytes: Vec<u8>) -> Self {
+        let header = varlena_header(bytes.len());
+        bytes[..4].copy_from_slice(&header);
+        Self(bytes)
     }
 
     /// As JSON text. pgrx's own conversion panics where the nesting is too deep for a parser; its reader may refuse it.
@@ -121,7 +129,7 @@ impl FromDatum for Jsonb {
         unsafe {
             let value = pg_sys::pg_detoast_datum(datum.cast_mut_ptr());
             let bytes = std::slice::from_raw_parts(value.cast::<u8>(), pgrx::varsize_4b(value));
-            Some(Self(copied(bytes).into_boxed_slice()))
+            Some(Self(copied(bytes)))
         }
     }
 }

@@ -5,9 +5,10 @@
 //! client is sent. The hook runs inside error handling, critical sections and out-of-memory included: it looks at the
 //! sealed block alone, calls nothing that raises, and leaves the line as it is where there is no memory.
 
+use super::block::Text;
 use super::guard::raw;
 use super::log_note::{Note, PREFIX};
-use super::sealed::{self, Text};
+use super::sealed;
 use super::settings;
 use pgrx::pg_sys;
 use std::ffi::{CStr, c_char};

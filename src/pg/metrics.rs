@@ -118,14 +118,18 @@ pub fn count_refusal(sqlstate: &str, reason: &str) {
 
 /// Adds one measured time, for the identity's tenant.
 pub fn observe(timer: Timer, micros: u64) {
-    if SLOTS.get().is_none() {
-        return;
+    if SLOTS.get().is_some()
+        && let Some(slot) = slot_of(&current_tenant().unwrap_or_default())
+    {
+        slot.observe(timer, micros);
     }
-    if let Some(slot) = slot_of(&current_tenant().unwrap_or_default()) {
-        let (start, bounds) = timer_layout(timer);
-        let bucket = bounds.iter().position(|bound| micros <= *bound).unwrap_or(bounds.len());
-        slot.values[start + bucket].fetch_add(1, Relaxed);
-        slot.values[start + BUCKETS].fetch_add(micros, Relaxed);
+}
+
+/// Counts an identity that was sealed, and adds the time it took.
+pub fn authenticated(tenant: &str, micros: u64) {
+    if let Some(slot) = slot_of(tenant) {
+        slot.values[index(Series::Authenticated)].fetch_add(1, Relaxed);
+        slot.observe(Timer::Authentication, micros);
     }
 }
 
@@ -331,6 +335,13 @@ fn claim(tenant: &str) -> Option<usize> {
 }
 
 impl Slot {
+    fn observe(&self, timer: Timer, micros: u64) {
+        let (start, bounds) = timer_layout(timer);
+        let bucket = bounds.iter().position(|bound| micros <= *bound).unwrap_or(bounds.len());
+        self.values[start + bucket].fetch_add(1, Relaxed);
+        self.values[start + BUCKETS].fetch_add(micros, Relaxed);
+    }
+
     fn read_name(&self, length: usize) -> String {
         let bytes = self.name.iter().flat_map(|word| word.load(Relaxed).to_ne_bytes()).take(length).collect();
         String::from_utf8(bytes).unwrap_or_default()

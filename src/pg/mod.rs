@@ -6,6 +6,7 @@
 #![allow(unsafe_code)]
 
 mod accessors;
+mod block;
 mod composite;
 mod cursors;
 pub mod direct;
@@ -15,6 +16,7 @@ mod guard;
 mod identity;
 mod invalidation;
 mod jsonb;
+mod jsonb_tree;
 pub mod limit_settings;
 mod log_hook;
 mod log_note;
@@ -22,6 +24,7 @@ mod metric_reasons;
 pub mod metrics;
 mod numeric;
 pub mod row_version;
+mod sealable;
 mod sealed;
 mod settings;
 pub mod shared;
@@ -36,7 +39,9 @@ pub use guard::entry;
 pub use identity::Identity;
 pub use invalidation::{announce_change, epoch, watch};
 pub use jsonb::Jsonb;
+pub use jsonb_tree::{Node, Tree};
 pub use numeric::{Decimal, Micros};
+pub use sealable::Sealable;
 pub use sealed::{Bearer, bearer, current_tenant, current_value, has_ended, seal, unseal};
 pub use settings::{client_setting, clock_offset_micros, master_key_file, request_token_header};
 pub use transaction::{

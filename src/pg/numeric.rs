@@ -147,6 +147,30 @@ impl Micros {
     }
 }
 
+/// Appends an integer as a whole `numeric`, varlena header and all: what `numeric_in` makes of the integer's text.
+pub(super) fn append_integer(bytes: &mut Vec<u8>, integer: i64) {
+    let mut digits = [0u16; 5];
+    let mut first = digits.len();
+    let mut rest = integer.unsigned_abs();
+    while rest != 0 {
+        first -= 1;
+        digits[first] = (rest % 10_000) as u16;
+        rest /= 10_000;
+    }
+    let weight = (digits.len() - first).saturating_sub(1) as u16;
+    let end = digits.iter().rposition(|digit| *digit != 0).map_or(first, |at| at + 1);
+    let sign = if integer < 0 { SHORT_NEGATIVE } else { 0 };
+    bytes.extend_from_slice(&varlena_header(4 + 2 + 2 * (end - first)));
+    bytes.extend_from_slice(&(SHORT | sign | weight).to_ne_bytes());
+    digits[first..end].iter().for_each(|digit| bytes.extend_from_slice(&digit.to_ne_bytes()));
+}
+
+/// The four bytes before a value that is `size` bytes long with them.
+pub(super) fn varlena_header(size: usize) -> [u8; 4] {
+    let size = size as u32;
+    if cfg!(target_endian = "big") { (size & 0x3FFF_FFFF).to_ne_bytes() } else { (size << 2).to_ne_bytes() }
+}
+
 impl IntoDatum for Micros {
     fn into_datum(self) -> Option<Datum> {
         let mut data = [0u8; 26];

@@ -9,52 +9,19 @@
 //! "Set once per transaction" is kept in a static of its own ([`FIRST`]): the setting can be
 //! emptied in mid-transaction by RESET, and that must not let a second identity in.
 
-use super::identity::{Identity, canonical_bigint, canonical_uuid};
+use super::block::{self, Block, Text};
+use super::identity::Identity;
+use super::sealable::{Sealable, Typed};
 use super::{Error, Result, State, cursors};
 use pgrx::pg_sys;
 use std::cell::RefCell;
-use std::ffi::{CStr, CString, c_char, c_void};
+use std::ffi::{CStr, c_char, c_void};
 use std::ptr;
+use std::rc::Rc;
 use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering::Relaxed};
 
-/// The text fields an accessor reads.
-#[derive(Clone, Copy)]
-pub(super) enum Text {
-    UserId,
-    TenantId,
-    OrgId,
-    OrgRole,
-    Pool,
-    SessionId,
-    CorrelationId,
-    Namespace,
-}
-const TEXTS: usize = 8;
-
-/// The uuid fields an accessor reads.
-#[derive(Clone, Copy)]
-pub(super) enum Uuid {
-    User,
-    Organization,
-    Seat,
-    Tenant,
-    Org,
-}
-const UUIDS: usize = 5;
-
-/// What the accessors read: one flat allocation, made by the check hook, owned by the setting.
-#[repr(C)]
-pub(super) struct Block {
-    /// Microseconds since 2000-01-01; `i64::MAX`: never.
-    pub expires_at: i64,
-    pub tenant_bigint: Option<i64>,
-    uuids: [Option<uuid::Uuid>; UUIDS],
-    /// Offset from the block's start and length; offset 0: NULL.
-    texts: [(u32, u32); TEXTS],
-}
-
-/// Only `seal` opens it, for one `set_config_option`: the identity whose value is being set, else null.
-static GATE: AtomicPtr<Identity> = AtomicPtr::new(ptr::null_mut());
+/// Only `seal` opens it, for one `set_config_option`: what is being set, else null.
+static GATE: AtomicPtr<Sealing> = AtomicPtr::new(ptr::null_mut());
 /// The identity in force, or null. Points into the setting's `extra`.
 static CURRENT: AtomicPtr<Block> = AtomicPtr::new(ptr::null_mut());
 /// Counts the changes of `CURRENT`, so that what was derived from it can be told stale.
@@ -62,10 +29,16 @@ static GENERATION: AtomicU64 = AtomicU64::new(1);
 /// Where Postgres keeps the setting's text.
 static mut VALUE: *mut c_char = ptr::null_mut();
 
+/// What a call of [`seal`] sets.
+struct Sealing<'a> {
+    sealable: &'a Sealable,
+    correlation_id: &'a str,
+}
+
 /// The first identity sealed in this transaction.
 struct First {
     fingerprint: [u8; 32],
-    identity: Identity,
+    sealable: Rc<Sealable>,
     nest_level: i32,
 }
 
@@ -109,20 +82,6 @@ pub(super) fn in_force() -> Option<&'static Block> {
 
 pub(super) fn generation() -> u64 {
     GENERATION.load(Relaxed)
-}
-
-impl Block {
-    pub(super) fn text(&self, field: Text) -> Option<&[u8]> {
-        let (offset, length) = self.texts[field as usize];
-        // SAFETY: `encode` wrote offset and length within this allocation.
-        (offset != 0).then(|| unsafe {
-            std::slice::from_raw_parts(ptr::from_ref(self).cast::<u8>().add(offset as usize), length as usize)
-        })
-    }
-
-    pub(super) fn uuid(&self, field: Uuid) -> Option<&uuid::Uuid> {
-        self.uuids[field as usize].as_ref()
-    }
 }
 
 /// The identity in force, whole; none where there is none or it has expired.
@@ -171,24 +130,28 @@ pub fn current_tenant() -> Option<String> {
     live()?.text(Text::TenantId).map(|tenant| String::from_utf8_lossy(tenant).into_owned())
 }
 
-/// Makes `identity` the transaction's identity. `fingerprint` names the proof it came from: the same
-/// proof again is a no-op, another identity is PT403 `identity_already_set`.
-pub fn seal(identity: Identity, fingerprint: [u8; 32]) -> Result<()> {
+/// Makes an identity the transaction's. `fingerprint` names the proof it came from: the same proof again is a no-op,
+/// another identity is PT403 `identity_already_set`. Without a correlation id of the request's or its own it gets one.
+pub fn seal(sealable: &Rc<Sealable>, correlation_id: Option<&str>, fingerprint: [u8; 32]) -> Result<()> {
     let known = FIRST.with_borrow(|first| first.as_ref().map(|first| first.fingerprint == fingerprint));
     match known {
         Some(false) => return Err(already_set()),
         Some(true) if !CURRENT.load(Relaxed).is_null() => return Ok(()),
         _ => {}
     }
-    let value = identity.to_value().ok().and_then(|value| CString::new(value).ok()).ok_or_else(|| {
-        Error::new(State::INTERNAL, "identity_not_serialisable", "The identity could not be written down")
-    })?;
-    cursors::close_held_by_others(&identity);
-    set(&value, Some(&identity));
+    let identity = sealable.identity();
+    let mut buffer = uuid::Uuid::encode_buffer();
+    let correlation_id = match correlation_id.or(identity.correlation_id.as_deref()) {
+        Some(id) => id,
+        None => uuid::Uuid::now_v7().hyphenated().encode_lower(&mut buffer),
+    };
+    let value = sealable.value(correlation_id)?;
+    cursors::close_held_by_others(identity);
+    set(&value, Some(Sealing { sealable, correlation_id }));
     if known.is_none() {
         // SAFETY: reads a counter.
         let nest_level = unsafe { pg_sys::GetCurrentTransactionNestLevel() };
-        FIRST.set(Some(First { fingerprint, identity, nest_level }));
+        FIRST.set(Some(First { fingerprint, sealable: Rc::clone(sealable), nest_level }));
     }
     Ok(())
 }
@@ -204,8 +167,8 @@ fn already_set() -> Error {
         .hint("An identity is set once per transaction: commit or roll back, then authenticate again.")
 }
 
-/// Sets the value of this identity, or the empty one of none.
-fn set(value: &CStr, identity: Option<&Identity>) {
+/// Sets the value of what is sealed, or the empty one of nothing.
+fn set(value: &CStr, sealing: Option<Sealing>) {
     /// Closes the gate on every way out, an error of Postgres included.
     struct Closing;
     impl Drop for Closing {
@@ -213,7 +176,8 @@ fn set(value: &CStr, identity: Option<&Identity>) {
             GATE.store(ptr::null_mut(), Relaxed);
         }
     }
-    GATE.store(identity.map_or(ptr::null_mut(), |identity| ptr::from_ref(identity).cast_mut()), Relaxed);
+    let gate = sealing.as_ref().map_or(ptr::null(), ptr::from_ref);
+    GATE.store(gate.cast_mut().cast(), Relaxed);
     let _closing = Closing;
     // SAFETY: the strings outlive the call; an error unwinds through `_closing`.
     unsafe {
@@ -232,7 +196,7 @@ fn set(value: &CStr, identity: Option<&Identity>) {
 
 /// The identity that this transaction is bound to, if any, for whoever must know at its end.
 pub(super) fn with_first<T>(read: impl FnOnce(Option<&Identity>) -> T) -> T {
-    FIRST.with_borrow(|first| read(first.as_ref().map(|first| &first.identity)))
+    FIRST.with_borrow(|first| read(first.as_ref().map(|first| first.sealable.identity())))
 }
 
 /// At the end of a top-level transaction.
@@ -259,20 +223,20 @@ unsafe extern "C-unwind" fn check(
     extra: *mut *mut c_void,
     _source: pg_sys::GucSource::Type,
 ) -> bool {
-    // SAFETY: Postgres hands valid pointers, and `set` keeps the gate's identity alive; no catalog access and no error
+    // SAFETY: Postgres hands valid pointers, and `set` keeps what the gate points to alive; no catalog access and no error
     // from here on.
     unsafe {
         let value = CStr::from_ptr(*newval);
         if value.is_empty() {
             return true;
         }
-        let block = if let Some(identity) = GATE.load(Relaxed).as_ref() {
-            encode(identity)
+        let block = if let Some(Sealing { sealable, correlation_id }) = GATE.load(Relaxed).as_ref() {
+            block::encode(sealable.identity(), sealable.typed(), Some(correlation_id))
         } else if pg_sys::InitializingParallelWorker {
             let Some(identity) = value.to_str().ok().and_then(|value| Identity::from_value(value).ok()) else {
                 return refuse();
             };
-            encode(&identity)
+            block::encode(&identity, &Typed::of(&identity), identity.correlation_id.as_deref())
         } else {
             return refuse();
         };
@@ -298,69 +262,4 @@ unsafe fn refuse() -> bool {
         pg_sys::GUC_check_errhint_string = pg_sys::pstrdup(c"Call tenancy.authenticate(token).".as_ptr());
     }
     false
-}
-
-/// Lays the identity out in one allocation that guc.c may free.
-fn encode(identity: &Identity) -> *mut Block {
-    let texts: [Option<&str>; TEXTS] = [
-        Some(&identity.user_id),
-        Some(&identity.tenant_id),
-        identity.org_id.as_deref(),
-        identity.org_role.as_deref(),
-        Some(&identity.pool),
-        identity.session_id.as_deref(),
-        identity.correlation_id.as_deref(),
-        Some(&identity.namespace),
-    ];
-    let head = size_of::<Block>();
-    let mut offsets = [(0, 0); TEXTS];
-    let mut end = head;
-    for (slot, text) in offsets.iter_mut().zip(texts) {
-        if let Some(text) = text {
-            *slot = (end as u32, text.len() as u32);
-            end += text.len();
-        }
-    }
-    let block = Block {
-        expires_at: identity.expires_at.unwrap_or(i64::MAX),
-        tenant_bigint: canonical_bigint(&identity.tenant_id),
-        uuids: [
-            identity.user_uuid,
-            identity.organization_id,
-            identity.seat_id,
-            canonical_uuid(&identity.tenant_id),
-            identity.org_id.as_deref().and_then(canonical_uuid),
-        ],
-        texts: offsets,
-    };
-    // SAFETY: the allocation holds `head` bytes for the block and the texts behind it; malloc aligns
-    // for any type.
-    unsafe {
-        let memory = allocate(end);
-        if !memory.is_null() {
-            memory.cast::<Block>().write(block);
-            for ((offset, length), text) in offsets.into_iter().zip(texts) {
-                if let Some(text) = text {
-                    ptr::copy_nonoverlapping(text.as_ptr(), memory.cast::<u8>().add(offset as usize), length as usize);
-                }
-            }
-        }
-        memory.cast()
-    }
-}
-
-/// Memory that guc.c frees: malloc's up to 15, the settings' own context from 16 on.
-#[cfg(any(feature = "pg14", feature = "pg15"))]
-unsafe fn allocate(size: usize) -> *mut c_void {
-    unsafe extern "C" {
-        fn malloc(size: usize) -> *mut c_void;
-    }
-    // SAFETY: plain allocation.
-    unsafe { malloc(size) }
-}
-
-#[cfg(not(any(feature = "pg14", feature = "pg15")))]
-unsafe fn allocate(size: usize) -> *mut c_void {
-    // SAFETY: plain allocation; LOG level, so that it returns null instead of raising.
-    unsafe { pg_sys::guc_malloc(pgrx::PgLogLevel::LOG as i32, size) }
 }

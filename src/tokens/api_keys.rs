@@ -3,8 +3,9 @@
 use super::secret::{self, API_KEY_PREFIX};
 use crate::identity::{Named, belongs, permissions, refused_api_key, resolve, sha256};
 use crate::pg::sql::{self, Mode};
-use crate::pg::{self, Error, Result, State};
+use crate::pg::{self, Error, Result, Sealable, State};
 use pgrx::{pg_extern, search_path};
+use std::rc::Rc;
 
 /// A key's row, as far as it says who bears it.
 struct Known {
@@ -49,8 +50,7 @@ fn authenticate_api_key(api_key: Option<&str>) -> String {
         identity.token_id = Some(id.clone());
         identity.org_role = Some(known.role);
         identity.expires_at = known.valid_until;
-        identity.correlation_id = Some(uuid::Uuid::now_v7().to_string());
-        pg::seal(identity, hash)?;
+        pg::seal(&Rc::new(Sealable::new(identity)), None, hash)?;
         sql::query_opt("SELECT tenancy._note_api_key_use($1)", &[known.id.into()], Mode::Read, |_| Ok(()))?;
         Ok(user.to_owned())
     })

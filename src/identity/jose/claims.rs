@@ -1,9 +1,8 @@
 //! The claims of a token (RFC 7519 §4), strictly typed, and what an issuer's policy demands of them.
 
-use super::json::{self, JsonError};
+use super::json::{self, Json, JsonError, Object};
 use super::kind;
 use super::reason::Reason;
-use serde_json::{Map, Value};
 use std::fmt;
 
 /// Latest time a claim may name: the end of the year 9999, in seconds since 1970. Later ones are typing mistakes
@@ -15,10 +14,15 @@ pub const MAX_ID_CHARS: usize = 255;
 
 /// A token's claims, typed. Whether they are true depends on the signature; whether they are enough, on the policy.
 #[derive(Clone, PartialEq)]
-pub struct Claims {
-    raw: String,
-    members: Map<String, Value>,
-    audiences: Vec<String>,
+pub struct Claims<'a> {
+    raw: &'a str,
+    members: Object<'a>,
+    times: Times,
+}
+
+/// When a token is good, in seconds since 1970.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Times {
     expires_at: Option<i64>,
     not_before: Option<i64>,
     issued_at: Option<i64>,
@@ -42,38 +46,37 @@ pub struct Policy {
     pub leeway: u32,
 }
 
-impl Claims {
+impl<'a> Claims<'a> {
     /// Parses a payload: a JSON object whose registered claims have the types of RFC 7519 §4.1.
     ///
     /// `exp`, `nbf` and `iat` are integers from 0 to [`MAX_TIME`]. RFC 7519 would allow a fraction; we refuse `1.0` and
     /// `1e3` too, since verifiers that round them differ in what they accept, and no provider here sends them.
-    pub fn parse(payload: &[u8]) -> Result<Claims, Reason> {
+    pub fn parse(payload: &'a [u8]) -> Result<Claims<'a>, Reason> {
         let raw = std::str::from_utf8(payload).map_err(|_| Reason::MalformedClaims)?;
         let members = json::parse_object(payload).map_err(|error| match error {
             JsonError::DuplicateMember => Reason::DuplicateMember,
             JsonError::Syntax | JsonError::TooDeep | JsonError::Nul => Reason::MalformedClaims,
         })?;
-        if json::has_huge_exponent(raw) {
+        if members.has_other_number() && json::has_huge_exponent(raw) {
             return Err(Reason::MalformedClaims);
         }
         for name in ["iss", "sub", "jti", "sid", "azp"] {
-            if members.get(name).is_some_and(|value| !value.is_string()) {
+            if members.get(name).is_some_and(|value| value.as_str().is_none()) {
                 return Err(Reason::InvalidClaim(name));
             }
         }
         for name in ["sub", "jti", "sid"] {
-            if members.get(name).and_then(Value::as_str).is_some_and(|id| !is_id(id)) {
+            if members.get(name).and_then(Json::as_str).is_some_and(|id| !is_id(id)) {
                 return Err(Reason::InvalidClaim(name));
             }
         }
-        Ok(Claims {
-            raw: raw.to_owned(),
-            audiences: audiences(&members)?,
+        check_audience(&members)?;
+        let times = Times {
             expires_at: time(&members, "exp")?,
             not_before: time(&members, "nbf")?,
             issued_at: time(&members, "iat")?,
-            members,
-        })
+        };
+        Ok(Claims { raw, members, times })
     }
 
     /// Checks what does not change with time: iss, aud, azp, sub, the kind of token, and that `exp` is there. `typ` is
@@ -82,12 +85,13 @@ impl Claims {
         if self.issuer().ok_or(Reason::MissingClaim("iss"))? != policy.issuer {
             return Err(Reason::Issuer);
         }
-        let has_audience = self.members.contains_key("aud");
-        if !policy.audiences.is_empty() && !has_audience {
-            return Err(Reason::MissingClaim("aud"));
-        }
-        if has_audience && !self.audiences.iter().any(|audience| policy.audiences.contains(audience)) {
-            return Err(Reason::Audience);
+        let is_ours = |audience: &Json| audience.as_str().is_some_and(|audience| policy.has_audience(audience));
+        match self.members.get("aud") {
+            None if policy.audiences.is_empty() => {}
+            None => return Err(Reason::MissingClaim("aud")),
+            Some(Json::Array(audiences)) if audiences.iter().any(is_ours) => {}
+            Some(audience) if is_ours(audience) => {}
+            Some(_) => return Err(Reason::Audience),
         }
         if !policy.authorized_parties.is_empty() {
             let azp = self.text("azp").ok_or(Reason::MissingClaim("azp"))?;
@@ -99,38 +103,19 @@ impl Claims {
         if self.subject().is_none() {
             return Err(Reason::MissingClaim("sub"));
         }
-        if policy.require_expiry && self.expires_at.is_none() {
+        if policy.require_expiry && self.times.expires_at.is_none() {
             return Err(Reason::MissingClaim("exp"));
         }
         Ok(())
     }
 
-    /// Checks `exp`, `nbf` and `iat` against the clock: again at each use of something cached. `now` is in seconds
-    /// since 1970, rounded down.
-    ///
-    /// A token is good before `exp` and from `nbf` on (RFC 7519 §4.1.4, §4.1.5), each moved by the leeway; `iat` in
-    /// the future means a clock that is wrong, or a forger's.
-    pub fn validate_times(&self, policy: &Policy, now: i64) -> Result<(), Reason> {
-        let leeway = i64::from(policy.leeway);
-        if self.expires_at.is_some_and(|expires_at| now >= expires_at + leeway) {
-            return Err(Reason::Expired);
-        }
-        if self.not_before.is_some_and(|not_before| now < not_before - leeway) {
-            return Err(Reason::NotYetValid);
-        }
-        if self.issued_at.is_some_and(|issued_at| now < issued_at - leeway) {
-            return Err(Reason::IssuedInFuture);
-        }
-        Ok(())
-    }
-
     /// The payload as it was signed.
-    pub fn raw(&self) -> &str {
-        &self.raw
+    pub fn raw(&self) -> &'a str {
+        self.raw
     }
 
     /// The payload's members.
-    pub fn members(&self) -> &Map<String, Value> {
+    pub fn members(&self) -> &Object<'a> {
         &self.members
     }
 
@@ -149,6 +134,36 @@ impl Claims {
         self.text("jti")
     }
 
+    /// When it is good.
+    pub fn times(&self) -> Times {
+        self.times
+    }
+
+    fn text(&self, name: &str) -> Option<&str> {
+        self.members.get(name).and_then(Json::as_str)
+    }
+}
+
+impl Times {
+    /// Checks `exp`, `nbf` and `iat` against the clock: again at each use of something cached. `now` is in seconds
+    /// since 1970, rounded down.
+    ///
+    /// A token is good before `exp` and from `nbf` on (RFC 7519 §4.1.4, §4.1.5), each moved by the leeway; `iat` in
+    /// the future means a clock that is wrong, or a forger's.
+    pub fn validate(&self, policy: &Policy, now: i64) -> Result<(), Reason> {
+        let leeway = i64::from(policy.leeway);
+        if self.expires_at.is_some_and(|expires_at| now >= expires_at + leeway) {
+            return Err(Reason::Expired);
+        }
+        if self.not_before.is_some_and(|not_before| now < not_before - leeway) {
+            return Err(Reason::NotYetValid);
+        }
+        if self.issued_at.is_some_and(|issued_at| now < issued_at - leeway) {
+            return Err(Reason::IssuedInFuture);
+        }
+        Ok(())
+    }
+
     /// `exp`, in seconds since 1970.
     pub fn expires_at(&self) -> Option<i64> {
         self.expires_at
@@ -158,13 +173,15 @@ impl Claims {
     pub fn issued_at(&self) -> Option<i64> {
         self.issued_at
     }
+}
 
-    fn text(&self, name: &str) -> Option<&str> {
-        self.members.get(name).and_then(Value::as_str)
+impl Policy {
+    fn has_audience(&self, audience: &str) -> bool {
+        self.audiences.iter().any(|own| own == audience)
     }
 }
 
-impl fmt::Debug for Claims {
+impl fmt::Debug for Claims<'_> {
     /// Shows no claim: they are a person's.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Claims").finish_non_exhaustive()
@@ -174,16 +191,19 @@ impl fmt::Debug for Claims {
 /// Whether the text can be an identifier: 1 to 255 characters, no control character, no white space around it (which
 /// someone would trim, making one user of two).
 pub fn is_id(text: &str) -> bool {
+    if text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return (1..=MAX_ID_CHARS).contains(&text.len());
+    }
     !text.is_empty()
         && text.chars().count() <= MAX_ID_CHARS
         && !text.chars().any(char::is_control)
         && text.trim() == text
 }
 
-fn time(members: &Map<String, Value>, name: &'static str) -> Result<Option<i64>, Reason> {
+fn time(members: &Object<'_>, name: &'static str) -> Result<Option<i64>, Reason> {
     match members.get(name) {
         None => Ok(None),
-        Some(value) => match json::integer(value) {
+        Some(value) => match value.as_integer() {
             Some(seconds @ 0..=MAX_TIME) => Ok(Some(seconds)),
             _ => Err(Reason::InvalidClaim(name)),
         },
@@ -191,11 +211,12 @@ fn time(members: &Map<String, Value>, name: &'static str) -> Result<Option<i64>,
 }
 
 /// `aud` is a string, or an array of strings (RFC 7519 §4.1.3).
-fn audiences(members: &Map<String, Value>) -> Result<Vec<String>, Reason> {
-    let text = |value: &Value| value.as_str().map(str::to_owned).ok_or(Reason::InvalidClaim("aud"));
-    match members.get("aud") {
-        None => Ok(Vec::new()),
-        Some(Value::Array(values)) => values.iter().map(text).collect(),
-        Some(value) => Ok(vec![text(value)?]),
-    }
+fn check_audience(members: &Object<'_>) -> Result<(), Reason> {
+    let is_text = |value: &Json| value.as_str().is_some();
+    let is_audience = match members.get("aud") {
+        None => true,
+        Some(Json::Array(values)) => values.iter().all(is_text),
+        Some(value) => is_text(value),
+    };
+    if is_audience { Ok(()) } else { Err(Reason::InvalidClaim("aud")) }
 }

@@ -4,32 +4,33 @@
 //! organization's features, whose bits (lowest first) say which of the permissions it has. The rules are Clerk's own
 //! ("Session tokens", "Decode o.fpm manually") and those of its SDK.
 
+use super::json::{Json, Object};
 use super::reason::Reason;
-use serde_json::{Map, Value};
+use std::borrow::Cow;
 
 /// Refuses a session that has tasks left before it is signed in: `sts` other than `active`.
-pub fn check_session(claims: &Map<String, Value>) -> Result<(), Reason> {
+pub fn check_session(claims: &Object<'_>) -> Result<(), Reason> {
     match claims.get("sts") {
-        None | Some(Value::Null) => Ok(()),
-        Some(status) if status == "active" => Ok(()),
+        None | Some(Json::Null) => Ok(()),
+        Some(status) if status.as_str() == Some("active") => Ok(()),
         Some(_) => Err(Reason::SessionNotActive),
     }
 }
 
 /// `o.rol` as the rest of the world knows it: Clerk leaves the `org:` prefix out of the token, its SDK adds it.
-pub fn org_role(organization: &Map<String, Value>) -> Option<String> {
+pub fn org_role<'a>(organization: &'a Object<'_>) -> Option<Cow<'a, str>> {
     let role = organization.get("rol")?.as_str()?.trim();
     match role {
         "" => None,
-        role if role.starts_with("org:") => Some(role.to_owned()),
-        role => Some(format!("org:{role}")),
+        role if role.starts_with("org:") => Some(role.into()),
+        role => Some(format!("org:{role}").into()),
     }
 }
 
 /// The permissions, each as `org:feature:permission`.
-pub fn permissions(claims: &Map<String, Value>, organization: &Map<String, Value>) -> Vec<String> {
-    let list = |value: Option<&Value>| -> Vec<String> {
-        let text = value.and_then(Value::as_str).unwrap_or_default();
+pub fn permissions(claims: &Object<'_>, organization: &Object<'_>) -> Vec<String> {
+    let list = |value: Option<&Json>| -> Vec<String> {
+        let text = value.and_then(Json::as_str).unwrap_or_default();
         text.split(',').map(|item| item.trim().to_owned()).collect()
     };
     let features = list(claims.get("fea"));
@@ -55,11 +56,14 @@ pub fn permissions(claims: &Map<String, Value>, organization: &Map<String, Value
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use crate::identity::jose::json::parse_object;
+    use serde_json::{Value, json};
 
     fn decode(fea: &str, per: &str, fpm: &str) -> Vec<String> {
         let claims = json!({"fea": fea, "o": {"per": per, "fpm": fpm}});
-        permissions(claims.as_object().unwrap(), claims["o"].as_object().unwrap())
+        let text = claims.to_string();
+        let claims = parse_object(text.as_bytes()).unwrap();
+        permissions(&claims, claims.get("o").and_then(Json::as_object).unwrap())
     }
 
     #[test]
@@ -84,12 +88,15 @@ mod tests {
         assert_eq!(decode("o:a,o:b", "read", "x,1"), ["org:b:read"]);
         assert_eq!(decode("o:a", "read", "255"), ["org:a:read"]);
         assert!(decode("o:a", "read", "-1").is_empty());
-        assert!(permissions(&Map::new(), &Map::new()).is_empty());
+        assert!(permissions(&Object::default(), &Object::default()).is_empty());
     }
 
     #[test]
     fn the_role_gets_its_prefix_once() {
-        let role = |role: Value| org_role(json!({"rol": role}).as_object().unwrap());
+        let role = |role: Value| {
+            let text = json!({"rol": role}).to_string();
+            org_role(&parse_object(text.as_bytes()).unwrap()).map(Cow::into_owned)
+        };
         assert_eq!(role(json!("admin")).as_deref(), Some("org:admin"));
         assert_eq!(role(json!("org:admin")).as_deref(), Some("org:admin"));
         assert_eq!(role(json!(" ")), None);
@@ -98,10 +105,11 @@ mod tests {
 
     #[test]
     fn a_pending_session_is_not_signed_in() {
-        let check = |status: Value| check_session(json!({"sts": status}).as_object().unwrap());
+        let check =
+            |status: Value| check_session(&parse_object(json!({"sts": status}).to_string().as_bytes()).unwrap());
         assert_eq!(check(json!("active")), Ok(()));
         assert_eq!(check(json!("pending")), Err(Reason::SessionNotActive));
         assert_eq!(check(json!(1)), Err(Reason::SessionNotActive));
-        assert_eq!(check_session(&Map::new()), Ok(()));
+        assert_eq!(check_session(&Object::default()), Ok(()));
     }
 }

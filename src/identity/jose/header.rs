@@ -1,9 +1,8 @@
 //! The JOSE header of a token (RFC 7515 §4), read before any key is touched.
 
 use super::algorithm::Algorithm;
-use super::json::{self, JsonError};
+use super::json::{self, Json, JsonError, Object};
 use super::reason::Reason;
-use serde_json::{Map, Value};
 
 /// Longest `kid`, in bytes.
 pub const MAX_KID_BYTES: usize = 255;
@@ -34,10 +33,10 @@ impl Header {
             JsonError::DuplicateMember => Reason::DuplicateMember,
             JsonError::Syntax | JsonError::TooDeep | JsonError::Nul => Reason::MalformedHeader,
         })?;
-        if UNSUPPORTED.iter().any(|name| members.contains_key(*name)) {
+        if UNSUPPORTED.iter().any(|name| members.contains_key(name)) {
             return Err(Reason::UnsupportedHeader);
         }
-        if EMBEDDED.iter().any(|name| members.contains_key(*name)) {
+        if EMBEDDED.iter().any(|name| members.contains_key(name)) {
             return Err(Reason::EmbeddedKey);
         }
         if string(&members, "cty")?.is_some_and(|cty| media_type(cty).eq_ignore_ascii_case("jwt")) {
@@ -66,10 +65,10 @@ pub fn media_type(typ: &str) -> &str {
     }
 }
 
-fn string<'a>(members: &'a Map<String, Value>, name: &str) -> Result<Option<&'a str>, Reason> {
+fn string<'a>(members: &'a Object<'_>, name: &str) -> Result<Option<&'a str>, Reason> {
     match members.get(name) {
         None => Ok(None),
-        Some(Value::String(text)) => Ok(Some(text)),
+        Some(Json::Text(text)) => Ok(Some(text)),
         Some(_) => Err(Reason::MalformedHeader),
     }
 }

@@ -2,10 +2,12 @@
 //!
 //! Parsers that keep the last of two members (or the first) disagree on what a token says; a signature does not help
 //! then. Refusing them is RFC 7515 §4's and RFC 7519 §4's first choice.
+//!
+//! Names and texts are borrowed from what is parsed, and members sorted as `jsonb` sorts them, so that a token is read
+//! once, whoever asks for its claims.
 
-use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
-use serde_json::map::Entry;
-use serde_json::{Map, Number, Value};
+use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+use std::borrow::Cow;
 use std::cell::Cell;
 use std::fmt;
 
@@ -25,29 +27,115 @@ pub enum JsonError {
     Nul,
 }
 
+/// A JSON value.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Json<'a> {
+    /// `null`.
+    Null,
+    /// `true` or `false`.
+    Bool(bool),
+    /// A number without fraction and exponent that fits i64. `1.0`, `1e3`, `-0` and 2⁶³ are not.
+    Integer(i64),
+    /// Any other number: nothing here computes with it.
+    Number,
+    /// A string; owned only where escapes in it had to be resolved.
+    Text(Cow<'a, str>),
+    /// An array.
+    Array(Vec<Json<'a>>),
+    /// An object.
+    Object(Object<'a>),
+}
+
+/// An object's members, in the order in which `jsonb` keeps them: by the name's length in bytes, then by its bytes.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Object<'a>(Vec<(Cow<'a, str>, Json<'a>)>);
+
+impl<'a> Json<'a> {
+    /// The value of a string.
+    pub fn as_str(&self) -> Option<&str> {
+        match self {
+            Json::Text(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    /// The value of an exact integer.
+    pub fn as_integer(&self) -> Option<i64> {
+        match self {
+            Json::Integer(value) => Some(*value),
+            _ => None,
+        }
+    }
+
+    /// The members of an object.
+    pub fn as_object(&self) -> Option<&Object<'a>> {
+        match self {
+            Json::Object(members) => Some(members),
+            _ => None,
+        }
+    }
+
+    /// Whether it is, or holds, a number that is no [`Json::Integer`].
+    fn has_other_number(&self) -> bool {
+        match self {
+            Json::Number => true,
+            Json::Array(values) => values.iter().any(Json::has_other_number),
+            Json::Object(members) => members.has_other_number(),
+            _ => false,
+        }
+    }
+}
+
+impl<'a> Object<'a> {
+    /// Sorts members; None where two have one name.
+    fn new(mut members: Vec<(Cow<'a, str>, Json<'a>)>) -> Option<Self> {
+        members.sort_unstable_by(|(one, _), (other, _)| order(one, other));
+        let is_unique = members.windows(2).all(|pair| pair[0].0 != pair[1].0);
+        is_unique.then_some(Object(members))
+    }
+
+    /// The member of that name.
+    pub fn get(&self, name: &str) -> Option<&Json<'a>> {
+        let at = self.0.binary_search_by(|(own, _)| order(own, name)).ok()?;
+        Some(&self.0[at].1)
+    }
+
+    /// Whether there is a member of that name.
+    pub fn contains_key(&self, name: &str) -> bool {
+        self.get(name).is_some()
+    }
+
+    /// The members, in order.
+    pub fn members(&self) -> &[(Cow<'a, str>, Json<'a>)] {
+        &self.0
+    }
+
+    /// Whether a number in it is no [`Json::Integer`].
+    pub fn has_other_number(&self) -> bool {
+        self.0.iter().any(|(_, value)| value.has_other_number())
+    }
+}
+
+fn order(one: &str, other: &str) -> std::cmp::Ordering {
+    one.len().cmp(&other.len()).then_with(|| one.cmp(other))
+}
+
 /// Parses one JSON value, strictly.
-///
-/// A number without fraction and exponent that fits i64 or u64 stays an integer; every other number becomes a float,
-/// so that `1.0`, `1e3`, `-0` and 2⁶⁴ are never taken for integers (see [`integer`]).
-pub fn parse(text: &[u8]) -> Result<Value, JsonError> {
+pub fn parse(text: &[u8]) -> Result<Json<'_>, JsonError> {
+    let text = std::str::from_utf8(text).map_err(|_| JsonError::Syntax)?;
     let refused = Cell::new(JsonError::Syntax);
-    let mut deserializer = serde_json::Deserializer::from_slice(text);
+    let mut deserializer = serde_json::Deserializer::from_str(text);
     let value = Strict { depth: 0, refused: &refused }.deserialize(&mut deserializer).map_err(|_| refused.get())?;
     deserializer.end().map_err(|_| JsonError::Syntax)?;
     Ok(value)
 }
 
 /// Parses one JSON object, strictly.
-pub fn parse_object(text: &[u8]) -> Result<Map<String, Value>, JsonError> {
+pub fn parse_object(text: &[u8]) -> Result<Object<'_>, JsonError> {
     match parse(text)? {
-        Value::Object(members) => Ok(members),
+        Json::Object(members) => Ok(members),
         _ => Err(JsonError::Syntax),
     }
-}
-
-/// The value as an exact integer: a JSON number written without fraction and exponent that fits i64.
-pub fn integer(value: &Value) -> Option<i64> {
-    value.as_number().and_then(Number::as_i64)
 }
 
 /// Whether a number in a JSON text has an exponent of more than three digits. Postgres' numeric, and so jsonb, ends at
@@ -73,87 +161,122 @@ pub fn has_huge_exponent(text: &str) -> bool {
     false
 }
 
-struct Strict<'a> {
+/// Reads a value.
+struct Strict<'r> {
     depth: usize,
-    refused: &'a Cell<JsonError>,
+    refused: &'r Cell<JsonError>,
 }
 
-impl Strict<'_> {
-    fn refuse<E: serde::de::Error>(&self, reason: JsonError) -> E {
-        self.refused.set(reason);
-        E::custom("refused")
-    }
+/// Reads a string or a name.
+struct Text<'r> {
+    refused: &'r Cell<JsonError>,
+}
 
-    fn inner<E: serde::de::Error>(&self) -> Result<Strict<'_>, E> {
+impl<'r> Strict<'r> {
+    fn inner<E: Error>(&self) -> Result<Strict<'r>, E> {
         if self.depth >= MAX_DEPTH {
-            return Err(self.refuse(JsonError::TooDeep));
+            return Err(refuse(self.refused, JsonError::TooDeep));
         }
         Ok(Strict { depth: self.depth + 1, refused: self.refused })
     }
 
-    fn text<E: serde::de::Error>(&self, text: &str) -> Result<(), E> {
-        if text.contains('\0') { Err(self.refuse(JsonError::Nul)) } else { Ok(()) }
+    fn text(&self) -> Text<'r> {
+        Text { refused: self.refused }
+    }
+}
+
+fn refuse<E: Error>(refused: &Cell<JsonError>, reason: JsonError) -> E {
+    refused.set(reason);
+    E::custom("refused")
+}
+
+impl<'de> DeserializeSeed<'de> for Text<'_> {
+    type Value = Cow<'de, str>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_str(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Text<'_> {
+    type Value = Cow<'de, str>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a string")
+    }
+
+    /// A string as it stands. It holds no U+0000, which JSON has only as an escape.
+    fn visit_borrowed_str<E>(self, value: &'de str) -> Result<Self::Value, E> {
+        Ok(Cow::Borrowed(value))
+    }
+
+    /// A string whose escapes were resolved.
+    fn visit_str<E: Error>(self, value: &str) -> Result<Self::Value, E> {
+        if value.contains('\0') {
+            return Err(refuse(self.refused, JsonError::Nul));
+        }
+        Ok(Cow::Owned(value.to_owned()))
     }
 }
 
 impl<'de> DeserializeSeed<'de> for Strict<'_> {
-    type Value = Value;
+    type Value = Json<'de>;
 
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
         deserializer.deserialize_any(self)
     }
 }
 
 impl<'de> Visitor<'de> for Strict<'_> {
-    type Value = Value;
+    type Value = Json<'de>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a JSON value")
     }
 
-    fn visit_unit<E>(self) -> Result<Value, E> {
-        Ok(Value::Null)
+    fn visit_unit<E>(self) -> Result<Self::Value, E> {
+        Ok(Json::Null)
     }
 
-    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
-        Ok(Value::Bool(value))
+    fn visit_bool<E>(self, value: bool) -> Result<Self::Value, E> {
+        Ok(Json::Bool(value))
     }
 
-    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
-        Ok(Value::Number(value.into()))
+    fn visit_i64<E>(self, value: i64) -> Result<Self::Value, E> {
+        Ok(Json::Integer(value))
     }
 
-    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
-        Ok(Value::Number(value.into()))
+    fn visit_u64<E>(self, value: u64) -> Result<Self::Value, E> {
+        Ok(i64::try_from(value).map_or(Json::Number, Json::Integer))
     }
 
-    fn visit_f64<E: serde::de::Error>(self, value: f64) -> Result<Value, E> {
-        Number::from_f64(value).map(Value::Number).ok_or_else(|| E::custom("not a finite number"))
+    fn visit_f64<E>(self, _: f64) -> Result<Self::Value, E> {
+        Ok(Json::Number)
     }
 
-    fn visit_str<E: serde::de::Error>(self, value: &str) -> Result<Value, E> {
-        self.text(value)?;
-        Ok(Value::String(value.to_owned()))
+    fn visit_borrowed_str<E: Error>(self, value: &'de str) -> Result<Self::Value, E> {
+        self.text().visit_borrowed_str(value).map(Json::Text)
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Value, A::Error> {
+    fn visit_str<E: Error>(self, value: &str) -> Result<Self::Value, E> {
+        self.text().visit_str(value).map(Json::Text)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Self::Value, A::Error> {
         let mut values = Vec::new();
         while let Some(value) = elements.next_element_seed(self.inner()?)? {
             values.push(value);
         }
-        Ok(Value::Array(values))
+        Ok(Json::Array(values))
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Value, A::Error> {
-        let mut object = Map::new();
-        while let Some(name) = members.next_key::<String>()? {
-            self.text(&name)?;
-            match object.entry(name) {
-                Entry::Vacant(place) => place.insert(members.next_value_seed(self.inner()?)?),
-                Entry::Occupied(_) => return Err(self.refuse(JsonError::DuplicateMember)),
-            };
+    fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<Self::Value, A::Error> {
+        // As many as a token's claims usually are: without growing step by step.
+        let mut members = Vec::with_capacity(12);
+        while let Some(name) = object.next_key_seed(self.text())? {
+            members.push((name, object.next_value_seed(self.inner()?)?));
         }
-        Ok(Value::Object(object))
+        Object::new(members).map(Json::Object).ok_or_else(|| refuse(self.refused, JsonError::DuplicateMember))
     }
 }
 
@@ -182,10 +305,10 @@ mod tests {
     #[test]
     fn only_integers_are_integers() {
         for text in ["1.0", "1e3", "-0", "18446744073709551616", "9223372036854775808", "\"1\"", "true", "null"] {
-            assert_eq!(integer(&parse(text.as_bytes()).unwrap()), None, "{text}");
+            assert_eq!(parse(text.as_bytes()).unwrap().as_integer(), None, "{text}");
         }
-        assert_eq!(integer(&parse(b"-9223372036854775808").unwrap()), Some(i64::MIN));
-        assert_eq!(integer(&parse(b" 9007199254740993 ").unwrap()), Some(9_007_199_254_740_993));
+        assert_eq!(parse(b"-9223372036854775808").unwrap().as_integer(), Some(i64::MIN));
+        assert_eq!(parse(b" 9007199254740993 ").unwrap().as_integer(), Some(9_007_199_254_740_993));
     }
 
     #[test]
@@ -216,5 +339,20 @@ mod tests {
         assert_eq!(parse(nested(100_000).as_bytes()), Err(JsonError::TooDeep));
         assert_eq!(parse(br#"{"a":"x\u0000"}"#), Err(JsonError::Nul));
         assert_eq!(parse(br#"{"a\u0000":1}"#), Err(JsonError::Nul));
+    }
+
+    #[test]
+    fn members_are_found_and_sorted_as_jsonb_sorts_them() {
+        let text = r#"{"bb":1,"":2,"a":3,"é":4,"A":5,"aaa":[1.5,{"x":"\u0061"}]}"#;
+        let object = parse_object(text.as_bytes()).unwrap();
+        let names: Vec<&str> = object.members().iter().map(|(name, _)| &**name).collect();
+        assert_eq!(names, ["", "A", "a", "bb", "é", "aaa"]);
+        assert_eq!(object.get("bb"), Some(&Json::Integer(1)));
+        assert!(object.get("b").is_none() && object.get("aa").is_none() && object.contains_key(""));
+        assert!(object.has_other_number());
+        assert!(!parse_object(br#"{"a":[1,"1.5",{"b":-1}]}"#).unwrap().has_other_number());
+        let many: String = (0..1000).map(|index| format!(r#""{index}":{index},"#)).collect();
+        assert!(parse_object(format!(r#"{{{many}"x":0}}"#).as_bytes()).is_ok());
+        assert_eq!(parse(format!(r#"{{{many}"500":0}}"#).as_bytes()), Err(JsonError::DuplicateMember));
     }
 }

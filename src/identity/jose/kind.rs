@@ -1,8 +1,8 @@
 //! What kind of token it is: an access token may open a session; an ID, refresh or logout token may not.
 
 use super::header::media_type;
+use super::json::{Json, Object};
 use super::reason::Reason;
-use serde_json::{Map, Value};
 
 /// Kinds that `type` may name, the product's own claim, and that are never an access token.
 const OTHER_KINDS: [&str; 7] = ["id", "id_token", "refresh", "refresh_token", "offline", "logout", "logout_token"];
@@ -19,7 +19,7 @@ const ID_TOKEN_CLAIMS: [&str; 2] = ["at_hash", "c_hash"];
 /// name a kind that is not an access token, and an ID token's own claims are refused. With a list: one of the names the
 /// token bears must be on it, and those that are not must still pass; an absent `typ` counts as `JWT`. Case does not
 /// matter, nor does `application/`.
-pub fn check(typ: Option<&str>, claims: &Map<String, Value>, token_types: Option<&[String]>) -> Result<(), Reason> {
+pub fn check(typ: Option<&str>, claims: &Object<'_>, token_types: Option<&[String]>) -> Result<(), Reason> {
     let is_listed = |kind: &str| token_types.is_some_and(|listed| listed.iter().any(|listed| is(listed, kind)));
     let typ = typ.unwrap_or("JWT");
     if !(is_listed(typ) || is(typ, "JWT") || is(typ, "at+jwt")) {
@@ -28,8 +28,8 @@ pub fn check(typ: Option<&str>, claims: &Map<String, Value>, token_types: Option
     let mut any_listed = is_listed(typ);
     for name in ["type", "typ", "token_use"] {
         let kind = match claims.get(name) {
-            None | Some(Value::Null) => continue,
-            Some(Value::String(kind)) => kind,
+            None | Some(Json::Null) => continue,
+            Some(Json::Text(kind)) => kind,
             Some(_) => return Err(Reason::TokenType),
         };
         let names_access = match name {
@@ -43,7 +43,7 @@ pub fn check(typ: Option<&str>, claims: &Map<String, Value>, token_types: Option
     }
     let is_access = match token_types {
         Some(_) => any_listed,
-        None => !ID_TOKEN_CLAIMS.iter().any(|name| claims.contains_key(*name)),
+        None => !ID_TOKEN_CLAIMS.iter().any(|name| claims.contains_key(name)),
     };
     if is_access { Ok(()) } else { Err(Reason::TokenType) }
 }
@@ -55,11 +55,12 @@ fn is(one: &str, other: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use crate::identity::jose::json::parse_object;
+    use serde_json::{Value, json};
 
     fn judge(typ: Option<&str>, claims: Value, listed: Option<&[&str]>) -> bool {
         let listed = listed.map(|listed| listed.iter().map(|kind| (*kind).to_owned()).collect::<Vec<_>>());
-        check(typ, claims.as_object().unwrap(), listed.as_deref()).is_ok()
+        check(typ, &parse_object(claims.to_string().as_bytes()).unwrap(), listed.as_deref()).is_ok()
     }
 
     #[test]

@@ -5,7 +5,7 @@
 //! 1. [`Token::parse`]: form and header (RFC 7515), before any key is touched;
 //! 2. [`Claims::parse`]: typed claims (RFC 7519), still unverified: only `issuer` may be used, to find the key;
 //! 3. [`Key::verify`]: the signature, with the algorithm bound to the key;
-//! 4. [`Claims::validate_identity`] and [`Claims::validate_times`]: issuer, audience, kind of token; the clock;
+//! 4. [`Claims::validate_identity`] and [`claims::Times::validate`]: issuer, audience, kind of token; the clock;
 //! 5. [`Mapping::resolve`]: who that is, in the words of the issuer's profile.
 //!
 //! Every refusal is a [`Reason`] (a bearer's fault) or a [`KeyReason`] (an operator's) with a stable name.

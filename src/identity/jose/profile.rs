@@ -5,8 +5,10 @@
 
 use super::claims::{Claims, is_id};
 use super::clerk;
+use super::json::{Json, Object};
 use super::reason::Reason;
-use serde_json::{Map, Value};
+use serde_json::Value;
+use std::borrow::Cow;
 use std::fmt;
 
 /// The providers whose tokens we know.
@@ -133,29 +135,29 @@ impl Field {
 
 /// Who a token says its bearer is, in external ids.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Subject {
+pub struct Subject<'a> {
     /// The user.
-    pub user: String,
+    pub user: &'a str,
     /// The organization the user is acting in; None: personal.
-    pub org: Option<String>,
+    pub org: Option<&'a str>,
     /// The tenant, where the token names one.
-    pub tenant: Option<String>,
+    pub tenant: Option<&'a str>,
     /// The user's role in the organization.
-    pub org_role: Option<String>,
+    pub org_role: Option<Cow<'a, str>>,
     /// Permissions, in the token's order.
-    pub permissions: Vec<String>,
+    pub permissions: Vec<Cow<'a, str>>,
     /// The provider's session.
-    pub session_id: Option<String>,
+    pub session_id: Option<&'a str>,
     /// The request's correlation id, where the token carries one.
-    pub correlation_id: Option<String>,
+    pub correlation_id: Option<&'a str>,
     /// Which pool pays: `organization` or `personal`.
-    pub pool: Option<String>,
+    pub pool: Option<&'a str>,
     /// The seat, an internal id as text.
-    pub seat_id: Option<String>,
+    pub seat_id: Option<&'a str>,
     /// The seat's role.
-    pub seat_role: Option<String>,
+    pub seat_role: Option<&'a str>,
     /// The organization's internal id as text.
-    pub organization_id: Option<String>,
+    pub organization_id: Option<&'a str>,
 }
 
 /// Overrides that are not `{"field": ["path", …], …}` with known fields.
@@ -209,13 +211,13 @@ impl Mapping {
     }
 
     /// Reads who the bearer is. Only to be believed of claims that were verified and validated.
-    pub fn resolve(&self, claims: &Claims) -> Result<Subject, Reason> {
+    pub fn resolve<'a>(&self, claims: &'a Claims<'_>) -> Result<Subject<'a>, Reason> {
         let members = claims.members();
         let mut subject = Subject {
             user: self.id(members, Field::User)?.ok_or(Reason::MissingClaim("user"))?,
             org: self.id(members, Field::Org)?,
             tenant: self.id(members, Field::Tenant)?,
-            org_role: self.id(members, Field::OrgRole)?,
+            org_role: self.id(members, Field::OrgRole)?.map(Cow::Borrowed),
             permissions: self.permissions(members),
             session_id: self.id(members, Field::Session)?,
             correlation_id: self.id(members, Field::Correlation)?,
@@ -231,27 +233,26 @@ impl Mapping {
     }
 
     /// Version 2 tokens have the organization in `o`, and only there: a template could add an `org_id` of its own.
-    fn resolve_clerk(&self, members: &Map<String, Value>, subject: &mut Subject) -> Result<(), Reason> {
+    fn resolve_clerk<'a>(&self, members: &'a Object<'_>, subject: &mut Subject<'a>) -> Result<(), Reason> {
         clerk::check_session(members)?;
-        let is_version_2 = members.get("v").and_then(Value::as_i64) == Some(2);
-        let organization = members.get("o").and_then(Value::as_object);
+        let is_version_2 = members.get("v").and_then(Json::as_integer) == Some(2);
+        let organization = members.get("o").and_then(Json::as_object);
         if !is_version_2 && organization.is_none() {
             return Ok(());
         }
-        let empty = Map::new();
-        let organization = organization.unwrap_or(&empty);
         if !self.overrides(Field::Org) {
-            let id = string(organization.get("id"));
-            if id.as_deref().is_some_and(|id| !is_id(id)) {
+            let id = organization.and_then(|organization| string(organization.get("id")?));
+            if id.is_some_and(|id| !is_id(id)) {
                 return Err(Reason::InvalidClaim("org"));
             }
             subject.org = id;
         }
         if !self.overrides(Field::OrgRole) {
-            subject.org_role = clerk::org_role(organization);
+            subject.org_role = organization.and_then(clerk::org_role);
         }
         if !self.overrides(Field::Permissions) {
-            subject.permissions = clerk::permissions(members, organization);
+            let permissions = organization.map(|organization| clerk::permissions(members, organization));
+            subject.permissions = permissions.unwrap_or_default().into_iter().map(Cow::Owned).collect();
         }
         Ok(())
     }
@@ -260,7 +261,12 @@ impl Mapping {
         self.overrides.iter().any(|(own, _)| *own == field)
     }
 
-    fn first<T>(&self, members: &Map<String, Value>, field: Field, take: impl Fn(&Value) -> Option<T>) -> Option<T> {
+    fn first<'a, T>(
+        &self,
+        members: &'a Object<'_>,
+        field: Field,
+        take: impl Fn(&'a Json<'_>) -> Option<T>,
+    ) -> Option<T> {
         match self.overrides.iter().find(|(own, _)| *own == field) {
             Some((_, paths)) => paths.iter().find_map(|path| find(members, path, &take)),
             None => self.profile.paths(field).iter().find_map(|path| find(members, path, &take)),
@@ -268,28 +274,30 @@ impl Mapping {
     }
 
     /// The first non-empty string, trimmed; refused where it is then too long for an id or holds control characters.
-    fn id(&self, members: &Map<String, Value>, field: Field) -> Result<Option<String>, Reason> {
-        match self.first(members, field, |value| string(Some(value))) {
-            Some(id) if !is_id(&id) => Err(Reason::InvalidClaim(field.name())),
+    fn id<'a>(&self, members: &'a Object<'_>, field: Field) -> Result<Option<&'a str>, Reason> {
+        match self.first(members, field, string) {
+            Some(id) if !is_id(id) => Err(Reason::InvalidClaim(field.name())),
             id => Ok(id),
         }
     }
 
     /// The first array of strings, or the first string of words (RFC 6749 §3.3, `scope`); other elements are skipped.
-    fn permissions(&self, members: &Map<String, Value>) -> Vec<String> {
-        let take = |value: &Value| match value {
-            Value::Array(values) => Some(values.iter().filter_map(|value| string(Some(value))).collect()),
-            Value::String(words) => Some(words.split_whitespace().map(str::to_owned).collect()),
-            _ => None,
+    fn permissions<'a>(&self, members: &'a Object<'_>) -> Vec<Cow<'a, str>> {
+        let take = |value: &'a Json<'_>| -> Option<Vec<Cow<'a, str>>> {
+            let permissions: Vec<_> = match value {
+                Json::Array(values) => values.iter().filter_map(string).map(Cow::Borrowed).collect(),
+                Json::Text(words) => words.split_whitespace().map(Cow::Borrowed).collect(),
+                _ => return None,
+            };
+            (!permissions.is_empty()).then_some(permissions)
         };
-        let take = |value: &Value| take(value).filter(|permissions: &Vec<String>| !permissions.is_empty());
         self.first(members, Field::Permissions, take).unwrap_or_default()
     }
 }
 
 /// Finds a claim by path: a member of exactly that name first (names of claims may hold dots, and Auth0's are URLs),
 /// then, at each dot, the object before it and the path after it.
-fn find<T>(members: &Map<String, Value>, path: &str, take: &impl Fn(&Value) -> Option<T>) -> Option<T> {
+fn find<'a, 'j, T>(members: &'a Object<'j>, path: &str, take: &impl Fn(&'a Json<'j>) -> Option<T>) -> Option<T> {
     if let Some(found) = members.get(path).and_then(take) {
         return Some(found);
     }
@@ -299,7 +307,7 @@ fn find<T>(members: &Map<String, Value>, path: &str, take: &impl Fn(&Value) -> O
     })
 }
 
-fn string(value: Option<&Value>) -> Option<String> {
-    let text = value?.as_str()?.trim();
-    (!text.is_empty()).then(|| text.to_owned())
+fn string<'a>(value: &'a Json<'_>) -> Option<&'a str> {
+    let text = value.as_str()?.trim();
+    (!text.is_empty()).then_some(text)
 }

@@ -5,6 +5,7 @@ use super::header::Header;
 use super::reason::Reason;
 use std::cell::RefCell;
 use std::fmt;
+use std::rc::Rc;
 
 /// Longest token, in bytes. Larger ones are refused before anything is decoded.
 pub const MAX_TOKEN_BYTES: usize = 8 * 1024;
@@ -12,7 +13,7 @@ pub const MAX_TOKEN_BYTES: usize = 8 * 1024;
 /// A token whose form and header are in order. Nothing in it is verified.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Token<'a> {
-    header: Header,
+    header: Rc<Header>,
     signing_input: &'a str,
     payload: Vec<u8>,
     signature: Vec<u8>,
@@ -58,6 +59,11 @@ impl<'a> Token<'a> {
         &self.payload
     }
 
+    /// The decoded payload, to keep.
+    pub fn into_payload(self) -> Vec<u8> {
+        self.payload
+    }
+
     /// The decoded signature.
     pub fn signature(&self) -> &Vec<u8> {
         &self.signature
@@ -72,17 +78,17 @@ impl fmt::Debug for Token<'_> {
 }
 
 /// The tokens of a key have the same header to the byte, so the last one is kept with what it says.
-fn header_of(part: &str) -> Result<Header, Reason> {
+fn header_of(part: &str) -> Result<Rc<Header>, Reason> {
     thread_local! {
-        static LAST: RefCell<Option<(String, Header)>> = const { RefCell::new(None) };
+        static LAST: RefCell<Option<(String, Rc<Header>)>> = const { RefCell::new(None) };
     }
     let known =
-        LAST.with_borrow(|last| last.as_ref().filter(|(text, _)| text == part).map(|(_, header)| header.clone()));
+        LAST.with_borrow(|last| last.as_ref().filter(|(text, _)| text == part).map(|(_, header)| Rc::clone(header)));
     if let Some(header) = known {
         return Ok(header);
     }
-    let header = Header::parse(&decode(part)?)?;
-    LAST.set(Some((part.to_owned(), header.clone())));
+    let header = Rc::new(Header::parse(&decode(part)?)?);
+    LAST.set(Some((part.to_owned(), Rc::clone(&header))));
     Ok(header)
 }
 

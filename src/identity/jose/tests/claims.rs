@@ -33,9 +33,10 @@ fn claims(changes: &Value) -> String {
 }
 
 fn judge(changes: Value, policy: &Policy) -> Result<(), Reason> {
-    let claims = Claims::parse(claims(&changes).as_bytes())?;
+    let text = claims(&changes);
+    let claims = Claims::parse(text.as_bytes())?;
     claims.validate_identity(Some("JWT"), policy)?;
-    claims.validate_times(policy, NOW)
+    claims.times().validate(policy, NOW)
 }
 
 #[track_caller]
