@@ -4,6 +4,7 @@ mod common;
 
 use common::{AUDIENCE, Cluster, ISSUER, KEY_ID, SECRET, Token, cluster, fails_with, in_parallel, refused};
 use postgres::{Client, GenericClient};
+use serde_json::json;
 use std::fs;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::time::{Duration, Instant};
@@ -338,4 +339,61 @@ fn a_token_never_seen_is_judged_by_the_latest_revocations_and_members() {
     assert_eq!(reason(&mut app, &named("k")), Some("tenant_suspended".to_owned()));
     ops.execute("SELECT tenancy.revoke_user('alice')", &[]).unwrap();
     assert_eq!(reason(&mut app, &named("l")), revoked);
+}
+
+#[test]
+fn each_transaction_has_a_correlation_id_of_its_own() {
+    let database = cluster().database();
+    let token = Token::for_user("alice").sign();
+    let ids = in_parallel(4, |_| {
+        let mut app = database.connect("app");
+        // More than one fetch of random bytes is good for.
+        let once = |app: &mut Client| -> uuid::Uuid {
+            let mut transaction = app.transaction().unwrap();
+            transaction.execute("SELECT tenancy.authenticate($1)", &[&token]).unwrap();
+            let id: String = transaction.query_one("SELECT tenancy.correlation_id()", &[]).unwrap().get(0);
+            id.parse().expect("a uuid")
+        };
+        (0..150).map(|_| once(&mut app)).collect::<Vec<_>>()
+    });
+    let ids: Vec<uuid::Uuid> = ids.into_iter().flatten().collect();
+    assert!(ids.iter().all(|id| id.get_version_num() == 7));
+    let distinct: std::collections::HashSet<_> = ids.iter().collect();
+    assert_eq!(distinct.len(), ids.len());
+    // Not alone by their time, and not alone in their last bytes: every part that is random differs.
+    let random: std::collections::HashSet<_> = ids.iter().map(|id| &id.as_bytes()[8..]).collect();
+    assert_eq!(random.len(), ids.len());
+}
+
+#[test]
+fn a_token_says_the_same_when_it_is_known() {
+    let database = cluster().database();
+    let mut app = database.connect("app");
+    let token = Token::for_member("alice", "acme")
+        .claim("sid", "s-1")
+        .claim("permissions", vec!["b", "a"])
+        .claim("deep", json!({"é": [1, -10000, {"x": null}], "": "\"\\"}));
+    let claims = |app: &mut Client, token: &str| -> String {
+        app.query_one("SELECT claims::text FROM tenancy.verify_token($1)", &[&token]).unwrap().get(0)
+    };
+    // With a number that only numeric reads, and without one.
+    for token in [token.clone().claim("n", 1.5), token] {
+        let token = token.sign();
+        let first = claims(&mut app, &token);
+        assert!(first.contains("-10000") && first.contains("acme"), "{first}");
+        assert_eq!(claims(&mut app, &token), first);
+        let identity = |client: &mut Client| -> (String, String, bool) {
+            let mut transaction = client.transaction().unwrap();
+            transaction.execute("SELECT tenancy.authenticate($1)", &[&token]).unwrap();
+            let row = transaction
+                .query_one("SELECT tenancy.session_id(), tenancy.claims()::text, tenancy.has_permission('a')", &[])
+                .unwrap();
+            (row.get(0), row.get(1), row.get(2))
+        };
+        // Known by verify_token only; known by authenticate; met by authenticate first.
+        let known = identity(&mut app);
+        assert_eq!((known.0.as_str(), &known.1, known.2), ("s-1", &first, true));
+        assert_eq!(identity(&mut app), known);
+        assert_eq!(identity(&mut database.connect("app")), known);
+    }
 }

@@ -23,6 +23,7 @@ mod log_note;
 mod metric_reasons;
 pub mod metrics;
 mod numeric;
+mod random;
 pub mod row_version;
 mod sealable;
 mod sealed;

@@ -12,7 +12,7 @@
 use super::block::{self, Block, Text};
 use super::identity::Identity;
 use super::sealable::{Sealable, Typed};
-use super::{Error, Result, State, cursors};
+use super::{Error, Result, State, cursors, random};
 use pgrx::pg_sys;
 use std::cell::RefCell;
 use std::ffi::{CStr, c_char, c_void};
@@ -143,7 +143,7 @@ pub fn seal(sealable: &Rc<Sealable>, correlation_id: Option<&str>, fingerprint: 
     let mut buffer = uuid::Uuid::encode_buffer();
     let correlation_id = match correlation_id.or(identity.correlation_id.as_deref()) {
         Some(id) => id,
-        None => uuid::Uuid::now_v7().hyphenated().encode_lower(&mut buffer),
+        None => new_correlation_id().hyphenated().encode_lower(&mut buffer),
     };
     let value = sealable.value(correlation_id)?;
     cursors::close_held_by_others(identity);
@@ -154,6 +154,12 @@ pub fn seal(sealable: &Rc<Sealable>, correlation_id: Option<&str>, fingerprint: 
         FIRST.set(Some(First { fingerprint, sealable: Rc::clone(sealable), nest_level }));
     }
     Ok(())
+}
+
+/// A uuid of version 7. Nothing sorts by it within a millisecond, so it needs no counter.
+fn new_correlation_id() -> uuid::Uuid {
+    let since_1970 = std::time::UNIX_EPOCH.elapsed().unwrap_or_default();
+    uuid::Builder::from_unix_timestamp_millis(since_1970.as_millis() as u64, &random::bytes()).into_uuid()
 }
 
 /// Empties the setting until the end of the transaction. The transaction stays bound to the identity
