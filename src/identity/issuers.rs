@@ -58,8 +58,8 @@ impl Window {
 struct Cache {
     epoch: u64,
     issuers: HashMap<String, Option<Rc<Issuer>>>,
-    /// By issuer and kid; a kid of none holds every key of the issuer.
-    keys: HashMap<(String, Option<String>), Rc<Vec<IssuerKey>>>,
+    /// By issuer and kid; the empty kid, which no key has, holds every key of the issuer.
+    keys: HashMap<String, HashMap<String, Rc<Vec<IssuerKey>>>>,
 }
 
 thread_local! {
@@ -85,20 +85,21 @@ pub fn find(name: &str) -> std::result::Result<Rc<Issuer>, Failure> {
 }
 
 impl Issuer {
-    /// Runs `use_key` with the key that a token of this kid and algorithm must be verified with.
+    /// Runs `use_key` with the key that a token of this kid and algorithm must be verified with, `now` in microseconds
+    /// since 2000-01-01.
     ///
     /// A token without a kid is taken only where the issuer has exactly one usable key of its algorithm.
     pub fn with_key<T>(
         &self,
         kid: Option<&str>,
         algorithm: Algorithm,
+        now: i64,
         use_key: impl FnOnce(&Key) -> T,
     ) -> std::result::Result<(T, Terms), Failure> {
         if self.algorithms.as_ref().is_some_and(|allowed| !allowed.contains(&algorithm)) {
             return Err(Refusal::AlgorithmNotAllowed.into());
         }
         let keys = self.keys(kid)?;
-        let now = pg::now_micros();
         let mut usable = keys.iter().filter(|key| key.terms.window.is_open(now));
         match kid {
             Some(_) => match usable.next() {
@@ -118,16 +119,15 @@ impl Issuer {
 
     fn keys(&self, kid: Option<&str>) -> Result<Rc<Vec<IssuerKey>>> {
         let epoch = pg::epoch();
-        let place = (self.policy.issuer.clone(), kid.map(str::to_owned));
         let known = CACHE.with_borrow_mut(|cache| {
             cache.start(epoch);
-            cache.keys.get(&place).cloned()
+            cache.keys.get(&self.policy.issuer)?.get(kid.unwrap_or_default()).cloned()
         });
         if let Some(keys) = known {
             return Ok(keys);
         }
         let keys = Rc::new(load_keys(&self.policy.issuer, kid)?);
-        CACHE.with_borrow_mut(|cache| cache.keep_keys(epoch, place, &keys));
+        CACHE.with_borrow_mut(|cache| cache.keep_keys(epoch, &self.policy.issuer, kid.unwrap_or_default(), &keys));
         Ok(keys)
     }
 }
@@ -150,12 +150,12 @@ impl Cache {
         }
     }
 
-    fn keep_keys(&mut self, epoch: u64, place: (String, Option<String>), keys: &Rc<Vec<IssuerKey>>) {
+    fn keep_keys(&mut self, epoch: u64, issuer: &str, kid: &str, keys: &Rc<Vec<IssuerKey>>) {
         if self.epoch == epoch && epoch == pg::epoch() {
-            if self.keys.len() >= MAX_ENTRIES {
+            if self.keys.values().map(HashMap::len).sum::<usize>() >= MAX_ENTRIES {
                 self.keys.clear();
             }
-            self.keys.insert(place, Rc::clone(keys));
+            self.keys.entry(issuer.to_owned()).or_default().insert(kid.to_owned(), Rc::clone(keys));
         }
     }
 }

@@ -88,8 +88,8 @@ struct Verdict {
 }
 
 impl Columns for Verdict {
-    fn columns(&self) -> Vec<Arg<'_>> {
-        vec![Arg::Bool(Some(self.valid)), Arg::Text(self.reason.as_deref()), Arg::Jsonb(self.claims.as_ref())]
+    fn columns(&self) -> impl AsRef<[Arg<'_>]> {
+        [Arg::Bool(Some(self.valid)), Arg::Text(self.reason.as_deref()), Arg::Jsonb(self.claims.as_ref())]
     }
 }
 

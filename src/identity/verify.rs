@@ -92,14 +92,15 @@ fn verify<T>(
     // A seat that ended by itself sent no signal: who that is must be asked again.
     let known = known.filter(|known| directory::seat_stands(&known.known));
     metrics::count_for("", Series::Cache("token", known.is_some()), 1);
+    let now = pg::now_micros();
     if let Some(known) = known {
-        check_times(&known.times, &known.issuer, known.terms)?;
+        check_times(now, &known.times, &known.issuer, known.terms)?;
         return Ok((again(&known)?, fingerprint));
     }
     let token = Token::parse(text)?;
     let claims = Claims::parse(token.payload())?;
-    let judged = judge(&token, &claims)?;
-    check_times(&claims.times(), &judged.issuer, judged.terms)?;
+    let judged = judge(now, &token, &claims)?;
+    check_times(now, &claims.times(), &judged.issuer, judged.terms)?;
     let bearer = OnceCell::new();
     let made = first(&claims, &judged, &bearer);
     let (times, Judged { issuer, terms, known, .. }) = (claims.times(), judged);
@@ -119,19 +120,18 @@ fn keep(epoch: u64, fingerprint: Fingerprint, verified: Verified) {
     });
 }
 
-fn check_times(times: &Times, issuer: &Issuer, terms: Terms) -> std::result::Result<(), Failure> {
-    let now = pg::now_micros();
+fn check_times(now: i64, times: &Times, issuer: &Issuer, terms: Terms) -> std::result::Result<(), Failure> {
     if !terms.window.is_open(now) {
         return Err(Refusal::UnknownKey.into());
     }
     Ok(times.validate(&issuer.policy, now.div_euclid(1_000_000) + POSTGRES_EPOCH)?)
 }
 
-fn judge<'a>(token: &Token, claims: &'a Claims) -> std::result::Result<Judged<'a>, Failure> {
+fn judge<'a>(now: i64, token: &Token, claims: &'a Claims) -> std::result::Result<Judged<'a>, Failure> {
     let name = claims.issuer().ok_or(Reason::MissingClaim("iss"))?;
     let issuer = issuers::find(name)?;
     let header = token.header();
-    let (verdict, terms) = issuer.with_key(header.kid.as_deref(), header.algorithm, |key| key.verify(token))?;
+    let (verdict, terms) = issuer.with_key(header.kid.as_deref(), header.algorithm, now, |key| key.verify(token))?;
     verdict?;
     claims.validate_identity(header.typ.as_deref(), &issuer.policy)?;
     let subject = issuer.mapping.resolve(claims)?;

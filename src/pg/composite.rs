@@ -23,7 +23,7 @@ pub trait Fields {
 /// Values for the OUT columns of the function that is called.
 pub trait Columns {
     /// The values in the columns' order, whose types they must have.
-    fn columns(&self) -> Vec<Arg<'_>>;
+    fn columns(&self) -> impl AsRef<[Arg<'_>]>;
 }
 
 /// One row of a function with OUT columns that gives exactly one.
@@ -35,7 +35,7 @@ unsafe impl<T: Columns> BoxRet for Record<T> {
         // SAFETY: Postgres called the function with this; the values have the columns' types, which `Columns` promises.
         unsafe {
             let description = description(fcinfo.as_mut_ptr());
-            let datum = form(description, &self.0.columns());
+            let datum = form(description, self.0.columns().as_ref());
             fcinfo.return_raw_datum(datum)
         }
     }
@@ -70,9 +70,11 @@ unsafe fn description(fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::TupleDesc {
 
 /// SAFETY of callers: the values have the types of the attributes.
 unsafe fn form(description: pg_sys::TupleDesc, fields: &[Arg]) -> Datum {
-    let data: Vec<Option<Datum>> = fields.iter().map(Arg::datum).collect();
-    let mut nulls: Vec<bool> = data.iter().map(Option::is_none).collect();
-    let mut values: Vec<Datum> = data.into_iter().map(|datum| datum.unwrap_or(Datum::from(0))).collect();
+    let (mut values, mut nulls) = (Vec::with_capacity(fields.len()), Vec::with_capacity(fields.len()));
+    for datum in fields.iter().map(Arg::datum) {
+        nulls.push(datum.is_none());
+        values.push(datum.unwrap_or(Datum::from(0)));
+    }
     // SAFETY: as the caller's; the count is asserted.
     unsafe {
         assert_eq!((*description).natts as usize, values.len(), "attributes of the result");

@@ -89,6 +89,8 @@ pub(super) mod raw {
         pub fn errhint(fmt: *const c_char, ...) -> c_int;
         pub fn errfinish(file: *const c_char, line: c_int, function: *const c_char);
         pub fn GetCurrentStatementStartTimestamp() -> pg_sys::TimestampTz;
+        pub fn GetCurrentTimestamp() -> pg_sys::TimestampTz;
+        pub fn GetDatabaseEncoding() -> c_int;
         pub fn DirectFunctionCall1Coll(
             function: unsafe extern "C-unwind" fn(pg_sys::FunctionCallInfo) -> pg_sys::Datum,
             collation: pg_sys::Oid,

@@ -3,6 +3,7 @@
 //! The form is that of utils/jsonb.h, on disk since 9.4: a header with the kind and the count, an entry for each name
 //! and value with its kind and length (each 32nd has its end's offset instead), then what they consist of.
 
+use super::guard::raw;
 use super::jsonb::Jsonb;
 use super::numeric;
 use pgrx::pg_sys::{
@@ -34,8 +35,8 @@ impl Jsonb {
     /// An object of these members, each as [`Node::Object`] has them. None where a number in it needs Postgres, or where
     /// the database's encoding is not that of the text here.
     pub fn from_members<T: Tree>(members: &[(T::Name, T)]) -> Option<Self> {
-        // SAFETY: reads a static of the backend.
-        if unsafe { pg_sys::GetDatabaseEncoding() } != pg_sys::pg_enc::PG_UTF8 as i32 {
+        // SAFETY: reads a static of the backend; cannot raise.
+        if unsafe { raw::GetDatabaseEncoding() } != pg_sys::pg_enc::PG_UTF8 as i32 {
             return None;
         }
         let mut bytes = Vec::with_capacity(512);

@@ -7,7 +7,7 @@
 use super::metric_reasons::{DENIALS, REFUSALS};
 use super::shared::SharedSlice;
 use super::{current_tenant, database_oid, limit_settings};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicU32, AtomicU64};
@@ -287,12 +287,22 @@ fn slot_of(tenant: &str) -> Option<&'static Slot> {
     const MOST_KNOWN: usize = 4096;
     thread_local! {
         static KNOWN: RefCell<HashMap<String, usize>> = RefCell::default();
+        /// The slot of what has no tenant: each look-up in a cache is counted there.
+        static NOBODYS: Cell<Option<usize>> = const { Cell::new(None) };
     }
     let slots = SLOTS.get()?;
-    if let Some(at) = KNOWN.with_borrow(|known| known.get(tenant).copied()) {
+    let known = match tenant {
+        "" => NOBODYS.get(),
+        tenant => KNOWN.with_borrow(|known| known.get(tenant).copied()),
+    };
+    if let Some(at) = known {
         return slots.get(at);
     }
     let at = find(slots, tenant).or_else(|| claim(tenant)).or_else(|| find(slots, REST)).or_else(|| claim(REST))?;
+    if tenant.is_empty() {
+        NOBODYS.set(Some(at));
+        return slots.get(at);
+    }
     KNOWN.with_borrow_mut(|known| {
         if known.len() >= MOST_KNOWN {
             known.clear();

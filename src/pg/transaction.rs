@@ -61,7 +61,7 @@ pub fn statement_start_micros() -> i64 {
 /// The clock now, in microseconds since 2000-01-01.
 pub fn now_micros() -> i64 {
     // SAFETY: reads the clock; cannot raise.
-    unsafe { pg_sys::GetCurrentTimestamp() }
+    unsafe { raw::GetCurrentTimestamp() }
 }
 
 /// Whether the transaction keeps one snapshot to its end (REPEATABLE READ and above).

@@ -53,7 +53,7 @@ impl<'a> Claims<'a> {
     /// `1e3` too, since verifiers that round them differ in what they accept, and no provider here sends them.
     pub fn parse(payload: &'a [u8]) -> Result<Claims<'a>, Reason> {
         let raw = std::str::from_utf8(payload).map_err(|_| Reason::MalformedClaims)?;
-        let members = json::parse_object(payload).map_err(|error| match error {
+        let members = json::parse_object(raw).map_err(|error| match error {
             JsonError::DuplicateMember => Reason::DuplicateMember,
             JsonError::Syntax | JsonError::TooDeep | JsonError::Nul => Reason::MalformedClaims,
         })?;

@@ -62,7 +62,7 @@ mod tests {
     fn decode(fea: &str, per: &str, fpm: &str) -> Vec<String> {
         let claims = json!({"fea": fea, "o": {"per": per, "fpm": fpm}});
         let text = claims.to_string();
-        let claims = parse_object(text.as_bytes()).unwrap();
+        let claims = parse_object(&text).unwrap();
         permissions(&claims, claims.get("o").and_then(Json::as_object).unwrap())
     }
 
@@ -95,7 +95,7 @@ mod tests {
     fn the_role_gets_its_prefix_once() {
         let role = |role: Value| {
             let text = json!({"rol": role}).to_string();
-            org_role(&parse_object(text.as_bytes()).unwrap()).map(Cow::into_owned)
+            org_role(&parse_object(&text).unwrap()).map(Cow::into_owned)
         };
         assert_eq!(role(json!("admin")).as_deref(), Some("org:admin"));
         assert_eq!(role(json!("org:admin")).as_deref(), Some("org:admin"));
@@ -105,8 +105,7 @@ mod tests {
 
     #[test]
     fn a_pending_session_is_not_signed_in() {
-        let check =
-            |status: Value| check_session(&parse_object(json!({"sts": status}).to_string().as_bytes()).unwrap());
+        let check = |status: Value| check_session(&parse_object(&json!({"sts": status}).to_string()).unwrap());
         assert_eq!(check(json!("active")), Ok(()));
         assert_eq!(check(json!("pending")), Err(Reason::SessionNotActive));
         assert_eq!(check(json!(1)), Err(Reason::SessionNotActive));

@@ -29,6 +29,7 @@ const EMBEDDED: [&str; 4] = ["jwk", "jku", "x5u", "x5c"];
 impl Header {
     /// Parses a decoded header.
     pub fn parse(text: &[u8]) -> Result<Header, Reason> {
+        let text = std::str::from_utf8(text).map_err(|_| Reason::MalformedHeader)?;
         let members = json::parse_object(text).map_err(|error| match error {
             JsonError::DuplicateMember => Reason::DuplicateMember,
             JsonError::Syntax | JsonError::TooDeep | JsonError::Nul => Reason::MalformedHeader,
@@ -128,6 +129,7 @@ mod tests {
         for text in cases {
             assert_eq!(refused(text), Reason::MalformedHeader, "{text}");
         }
+        assert_eq!(Header::parse(b"{\"alg\":\"HS256\",\"kid\":\"\xff\"}").unwrap_err(), Reason::MalformedHeader);
         assert_eq!(refused(r#"{"alg":"none","alg":"HS256"}"#), Reason::DuplicateMember);
     }
 }

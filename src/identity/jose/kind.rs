@@ -60,7 +60,7 @@ mod tests {
 
     fn judge(typ: Option<&str>, claims: Value, listed: Option<&[&str]>) -> bool {
         let listed = listed.map(|listed| listed.iter().map(|kind| (*kind).to_owned()).collect::<Vec<_>>());
-        check(typ, &parse_object(claims.to_string().as_bytes()).unwrap(), listed.as_deref()).is_ok()
+        check(typ, &parse_object(&claims.to_string()).unwrap(), listed.as_deref()).is_ok()
     }
 
     #[test]

@@ -180,14 +180,24 @@ impl std::error::Error for MappingError {}
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mapping {
     profile: Profile,
-    overrides: Vec<(Field, Vec<String>)>,
+    overridden: Vec<Field>,
+    /// Where each field is looked for.
+    paths: [Vec<Path>; Field::ALL.len()],
+}
+
+/// Where a claim may stand.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Path {
+    text: String,
+    has_dot: bool,
 }
 
 impl Mapping {
     /// A profile as it is, or with overrides: `{"org": ["org_id", "o.id"], "tenant": […], …}`. A single string stands
     /// for an array of one; an empty array means that the field is never taken from the token.
     pub fn new(profile: Profile, overrides: Option<&Value>) -> Result<Mapping, MappingError> {
-        let mut mapping = Mapping { profile, overrides: Vec::new() };
+        let of_profile = |field: Field| profile.paths(field).iter().map(|path| Path::new(path)).collect();
+        let mut mapping = Mapping { profile, overridden: Vec::new(), paths: Field::ALL.map(of_profile) };
         let members = match overrides {
             None | Some(Value::Null) => return Ok(mapping),
             Some(Value::Object(members)) => members,
@@ -203,9 +213,10 @@ impl Mapping {
             };
             let paths = paths
                 .iter()
-                .map(|path| path.as_str().filter(|path| !path.trim().is_empty()).map(str::to_owned).ok_or_else(error))
-                .collect::<Result<Vec<_>, _>>()?;
-            mapping.overrides.push((field, paths));
+                .map(|path| path.as_str().filter(|path| !path.trim().is_empty()).map(Path::new).ok_or_else(error))
+                .collect::<Result<_, _>>()?;
+            mapping.overridden.push(field);
+            mapping.paths[field as usize] = paths;
         }
         Ok(mapping)
     }
@@ -258,7 +269,7 @@ impl Mapping {
     }
 
     fn overrides(&self, field: Field) -> bool {
-        self.overrides.iter().any(|(own, _)| *own == field)
+        self.overridden.contains(&field)
     }
 
     fn first<'a, T>(
@@ -267,10 +278,10 @@ impl Mapping {
         field: Field,
         take: impl Fn(&'a Json<'_>) -> Option<T>,
     ) -> Option<T> {
-        match self.overrides.iter().find(|(own, _)| *own == field) {
-            Some((_, paths)) => paths.iter().find_map(|path| find(members, path, &take)),
-            None => self.profile.paths(field).iter().find_map(|path| find(members, path, &take)),
-        }
+        self.paths[field as usize].iter().find_map(|path| match path.has_dot {
+            true => find(members, &path.text, &take),
+            false => members.get(&path.text).and_then(&take),
+        })
     }
 
     /// The first non-empty string, trimmed; refused where it is then too long for an id or holds control characters.
@@ -292,6 +303,12 @@ impl Mapping {
             (!permissions.is_empty()).then_some(permissions)
         };
         self.first(members, Field::Permissions, take).unwrap_or_default()
+    }
+}
+
+impl Path {
+    fn new(text: &str) -> Self {
+        Path { text: text.to_owned(), has_dot: text.contains('.') }
     }
 }
 
