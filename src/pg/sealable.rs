@@ -45,9 +45,11 @@ impl Sealable {
     pub(super) fn value(&self, correlation_id: &str) -> Result<CString> {
         let unfit =
             || Error::new(State::INTERNAL, "identity_not_serialisable", "The identity could not be written down");
-        let mut value = Vec::with_capacity(self.opening.len() + correlation_id.len() + 24);
+        const NAME: &[u8] = b",\"correlation_id\":";
+        // Quotes, brace and the zero byte: exactly as long as it gets, so that it is not moved.
+        let mut value = Vec::with_capacity(self.opening.len() + NAME.len() + correlation_id.len() + 4);
         value.extend_from_slice(self.opening.as_bytes());
-        value.extend_from_slice(b",\"correlation_id\":");
+        value.extend_from_slice(NAME);
         serde_json::to_writer(&mut value, correlation_id).map_err(|_| unfit())?;
         value.push(b'}');
         CString::new(value).map_err(|_| unfit())
