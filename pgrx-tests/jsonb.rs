@@ -9,7 +9,7 @@ mod tests {
 
     /// What is made of the text, where it can be made without Postgres.
     fn made(text: &str) -> Option<Jsonb> {
-        Jsonb::from_members(json::parse_object(text).expect("strict JSON").members())
+        Jsonb::from_members(json::parse_object(text).expect("strict JSON").entries())
     }
 
     #[track_caller]

@@ -92,7 +92,7 @@ fn is_same(ours: &Json, theirs: &Value) -> bool {
             ours.len() == theirs.len() && ours.iter().zip(theirs).all(|(ours, theirs)| is_same(ours, theirs))
         }
         (Json::Object(ours), Value::Object(theirs)) => {
-            ours.members().len() == theirs.len()
+            ours.entries().len() == theirs.len()
                 && theirs.iter().all(|(name, theirs)| ours.get(name).is_some_and(|ours| is_same(ours, theirs)))
         }
         _ => false,

@@ -85,21 +85,20 @@ pub fn find(name: &str) -> std::result::Result<Rc<Issuer>, Failure> {
 }
 
 impl Issuer {
-    /// Runs `use_key` with the key that a token of this kid and algorithm must be verified with, `now` in microseconds
-    /// since 2000-01-01.
+    /// Runs `use_key` with the key that a token of this kid and algorithm must be verified with.
     ///
     /// A token without a kid is taken only where the issuer has exactly one usable key of its algorithm.
     pub fn with_key<T>(
         &self,
         kid: Option<&str>,
         algorithm: Algorithm,
-        now: i64,
         use_key: impl FnOnce(&Key) -> T,
     ) -> std::result::Result<(T, Terms), Failure> {
         if self.algorithms.as_ref().is_some_and(|allowed| !allowed.contains(&algorithm)) {
             return Err(Refusal::AlgorithmNotAllowed.into());
         }
         let keys = self.keys(kid)?;
+        let now = pg::now_micros();
         let mut usable = keys.iter().filter(|key| key.terms.window.is_open(now));
         match kid {
             Some(_) => match usable.next() {

@@ -65,7 +65,7 @@ pub fn bearer(text: &str) -> std::result::Result<(Rc<Sealable>, Fingerprint), Fa
 pub fn claims(text: &str) -> std::result::Result<Option<Jsonb>, Failure> {
     let read = |known: &Verified| Ok(std::str::from_utf8(&known.payload).ok().and_then(Jsonb::parse));
     let (claims, _) = verify(text, read, |claims, _, _| {
-        Jsonb::from_members(claims.members().members()).or_else(|| Jsonb::parse(claims.raw()))
+        Jsonb::from_members(claims.members().entries()).or_else(|| Jsonb::parse(claims.raw()))
     })?;
     Ok(claims)
 }
@@ -92,15 +92,14 @@ fn verify<T>(
     // A seat that ended by itself sent no signal: who that is must be asked again.
     let known = known.filter(|known| directory::seat_stands(&known.known));
     metrics::count_for("", Series::Cache("token", known.is_some()), 1);
-    let now = pg::now_micros();
     if let Some(known) = known {
-        check_times(now, &known.times, &known.issuer, known.terms)?;
+        check_times(&known.times, &known.issuer, known.terms)?;
         return Ok((again(&known)?, fingerprint));
     }
     let token = Token::parse(text)?;
     let claims = Claims::parse(token.payload())?;
-    let judged = judge(now, &token, &claims)?;
-    check_times(now, &claims.times(), &judged.issuer, judged.terms)?;
+    let judged = judge(&token, &claims)?;
+    check_times(&claims.times(), &judged.issuer, judged.terms)?;
     let bearer = OnceCell::new();
     let made = first(&claims, &judged, &bearer);
     let (times, Judged { issuer, terms, known, .. }) = (claims.times(), judged);
@@ -120,18 +119,19 @@ fn keep(epoch: u64, fingerprint: Fingerprint, verified: Verified) {
     });
 }
 
-fn check_times(now: i64, times: &Times, issuer: &Issuer, terms: Terms) -> std::result::Result<(), Failure> {
+fn check_times(times: &Times, issuer: &Issuer, terms: Terms) -> std::result::Result<(), Failure> {
+    let now = pg::now_micros();
     if !terms.window.is_open(now) {
         return Err(Refusal::UnknownKey.into());
     }
     Ok(times.validate(&issuer.policy, now.div_euclid(1_000_000) + POSTGRES_EPOCH)?)
 }
 
-fn judge<'a>(now: i64, token: &Token, claims: &'a Claims) -> std::result::Result<Judged<'a>, Failure> {
+fn judge<'a>(token: &Token, claims: &'a Claims) -> std::result::Result<Judged<'a>, Failure> {
     let name = claims.issuer().ok_or(Reason::MissingClaim("iss"))?;
     let issuer = issuers::find(name)?;
     let header = token.header();
-    let (verdict, terms) = issuer.with_key(header.kid.as_deref(), header.algorithm, now, |key| key.verify(token))?;
+    let (verdict, terms) = issuer.with_key(header.kid.as_deref(), header.algorithm, |key| key.verify(token))?;
     verdict?;
     claims.validate_identity(header.typ.as_deref(), &issuer.policy)?;
     let subject = issuer.mapping.resolve(claims)?;
@@ -194,7 +194,7 @@ impl<'j> pg::Tree for Json<'j> {
             Json::Number => return None,
             Json::Text(text) => pg::Node::Text(text),
             Json::Array(values) => pg::Node::Array(values),
-            Json::Object(members) => pg::Node::Object(members.members()),
+            Json::Object(members) => pg::Node::Object(members.entries()),
         })
     }
 }

@@ -113,7 +113,7 @@ impl<'a> Object<'a> {
     }
 
     /// The members, in order.
-    pub fn members(&self) -> &[(Cow<'a, str>, Json<'a>)] {
+    pub fn entries(&self) -> &[(Cow<'a, str>, Json<'a>)] {
         &self.0
     }
 
@@ -350,7 +350,7 @@ mod tests {
     fn members_are_found_and_sorted_as_jsonb_sorts_them() {
         let text = r#"{"bb":1,"":2,"a":3,"é":4,"A":5,"aaa":[1.5,{"x":"\u0061"}]}"#;
         let object = parse_object(text).unwrap();
-        let names: Vec<&str> = object.members().iter().map(|(name, _)| &**name).collect();
+        let names: Vec<&str> = object.entries().iter().map(|(name, _)| &**name).collect();
         assert_eq!(names, ["", "A", "a", "bb", "é", "aaa"]);
         assert_eq!(object.get("bb"), Some(&Json::Integer(1)));
         assert!(object.get("b").is_none() && object.get("aa").is_none() && object.contains_key(""));
