@@ -1,5 +1,6 @@
-//! The debit: one UPDATE of the pool's row, which takes its lock and checks the balance, then seat, subscription and
-//! names read under that lock ([`attribution`]), then one INSERT into the ledger.
+//! The debit: one change of the pool's row, which takes its lock and checks the balance, then seat, subscription and
+//! names read under that lock ([`attribution`]), then one row into the ledger. Both rows are written without a statement
+//! where the tables are as our migrations made them ([`pg::direct`]), by a statement else.
 
 use super::amount::{Credits, json};
 use super::attribution::{self, judge};
@@ -9,7 +10,10 @@ use super::idempotency::{Answer, Key};
 use super::payer::Payer;
 use super::pool::{self, Pool};
 use super::rows::{self, Row};
+use super::sound::figures_are_sound;
+use super::tables::POOLS;
 use super::{alerts, caps, clock};
+use crate::pg::direct_update::{self, Change, Changed};
 use crate::pg::metrics::{self, Series};
 use crate::pg::sql::{self, Arg, Mode};
 use crate::pg::{self, Error, Jsonb, Result, State};
@@ -157,7 +161,12 @@ pub fn count_debit(tenant: &str, micros: i64) {
 
 fn take(pool: Uuid, amount: Credits) -> Result<Option<Taken>> {
     pg::turns::take(pool)?;
-    let amount = Arg::Micros(Some(amount.micros().into()));
+    let now = clock::now();
+    match direct_update::update(&POOLS, pool, |row| Taken::from_pool(row, amount.micros(), now))? {
+        Changed::Done(taken) => return Ok(Some(taken)),
+        Changed::Left => return Ok(None),
+        Changed::NeedsStatement => {}
+    }
     sql::query_opt(
         "UPDATE tenancy.credit_pools AS p
             SET balance = p.balance - $2, drawn_total = p.drawn_total + $2, seq = p.seq + 1,
@@ -165,7 +174,7 @@ fn take(pool: Uuid, amount: Credits) -> Result<Option<Taken>> {
           WHERE p.pool_id = $1 AND p.balance - p.held >= $2 AND p.next_expiry_at > $3
          RETURNING p.balance, p.held, p.granted_total, p.drawn_total, p.seq, p.last_entry_at, p.next_expiry_at,
                    p.alert_below, p.has_caps, p.tenant_id",
-        &[pool.into(), amount, Arg::Time(Some(clock::now()))],
+        &[pool.into(), Arg::Micros(Some(amount.micros().into())), Arg::Time(Some(now))],
         Mode::Write,
         |row| {
             Ok(Taken {
@@ -182,6 +191,43 @@ fn take(pool: Uuid, amount: Credits) -> Result<Option<Taken>> {
             })
         },
     )
+}
+
+impl Taken {
+    /// What the statement above makes of a pool's row.
+    fn from_pool(row: &sql::Row, amount: i64, now: i64) -> Change<'static, Self> {
+        let (balance, held) = (row.credits(6), row.credits(7));
+        let figures = row.micros(8).zip(row.micros(9)).zip(row.micros(10));
+        let numbers = row.get::<i64>(11).zip(row.time(12)).zip(row.time(16));
+        let Some((((granted, drawn), burned), ((seq, next_expiry_at), last_entry_at))) = figures.zip(numbers) else {
+            return Change::Refuse;
+        };
+        if balance - held < amount || next_expiry_at <= now {
+            return Change::Leave;
+        }
+        let taken = Self {
+            balance: balance - amount,
+            held,
+            granted,
+            drawn: drawn + i128::from(amount),
+            seq: seq + 1,
+            at: last_entry_at.max(now),
+            next_expiry_at,
+            alert_below: row.credits(13),
+            has_caps: row.get(15) == Some(true),
+            tenant: row.text(3).unwrap_or_default(),
+        };
+        if !figures_are_sound(taken.balance.into(), held.into(), granted, taken.drawn, burned) {
+            return Change::Refuse;
+        }
+        let values = vec![
+            (6, Arg::Micros(Some(taken.balance.into()))),
+            (9, Arg::Micros(Some(taken.drawn))),
+            (11, Arg::Long(Some(taken.seq))),
+            (16, Arg::Time(Some(taken.at))),
+        ];
+        Change::Set(values, taken)
+    }
 }
 
 /// Undoes [`take`] in the same transaction, where nobody has seen it; the lock stays.

@@ -43,6 +43,7 @@ mod set_cap;
 mod settle;
 mod sound;
 mod sweep;
+mod tables;
 
 use crate::pg::{self, Composite, Decimal, Error, Jsonb, Result, State};
 use crate::schema::require_installed;

@@ -3,9 +3,10 @@
 use super::amount::Credits;
 use super::attribution::{self, Attribution};
 use super::payer::Payer;
+use super::sound::deduction_is_sound;
+use super::tables::LEDGER;
 use crate::pg::sql::{self, Arg};
 use crate::pg::{Jsonb, Result, direct};
-use std::ffi::CStr;
 use std::rc::Rc;
 use uuid::Uuid;
 
@@ -34,34 +35,15 @@ pub fn merge(payer: &Payer, own: Option<&Jsonb>, attribution: &Attribution) -> R
     claimless.as_ref().or(own).map(|own| own.overlaid(&attribution.metadata)).transpose()
 }
 
-const COLUMNS: [&CStr; 21] = [
-    c"pool_id",
-    c"id",
-    c"seq",
-    c"tenant_id",
-    c"organization_id",
-    c"user_id",
-    c"seat_id",
-    c"subscription_id",
-    c"credits_amount",
-    c"operation_type",
-    c"description",
-    c"reference_id",
-    c"metadata",
-    c"balance_after",
-    c"granted_after",
-    c"drawn_after",
-    c"grant_id",
-    c"hold_id",
-    c"refund_of",
-    c"correlation_id",
-    c"created_at",
-];
-
 impl Row<'_> {
     /// What is written as metadata.
     pub fn metadata(&self) -> &Jsonb {
         self.merged.as_ref().unwrap_or(&self.attribution.metadata)
+    }
+
+    /// What the ledger's constraint asks of a deduction.
+    fn is_sound(&self) -> bool {
+        deduction_is_sound(self.seq, -i128::from(self.amount.micros()), self.balance_after.into())
     }
 
     fn values<'v>(&'v self, correlation_id: Option<&'v str>) -> [Arg<'v>; 21] {
@@ -94,7 +76,7 @@ impl Row<'_> {
 /// Writes them, in this order.
 pub fn write(rows: &[Row], correlation_id: Option<&str>) -> Result<()> {
     let values: Vec<[Arg; 21]> = rows.iter().map(|row| row.values(correlation_id)).collect();
-    if direct::insert(c"credit_transactions", &COLUMNS, &values)? {
+    if rows.iter().all(Row::is_sound) && direct::insert(&LEDGER, &values)? {
         return Ok(());
     }
     // The same by a statement, where a user has changed the table.

@@ -33,9 +33,19 @@ fn is_sound_pool(
     let figures = || {
         let (balance, held) = (micros(balance)?, micros(held)?);
         let (granted, drawn, burned) = (micros(granted_total)?, micros(drawn_total)?, micros(burned_total)?);
-        Some(0 <= held && held <= balance && balance <= granted && 0 <= burned && burned <= drawn)
+        Some(figures_are_sound(balance, held, granted, drawn, burned))
     };
     owner.is_some() && owner == pool_id && figures() == Some(true)
+}
+
+/// The figures of a pool; the rest of its constraint holds for as long as nobody changes whose it is.
+pub fn figures_are_sound(balance: i128, held: i128, granted: i128, drawn: i128, burned: i128) -> bool {
+    0 <= held && held <= balance && balance <= granted && 0 <= burned && burned <= drawn
+}
+
+/// A deduction's entry, by someone who says what was drawn.
+pub fn deduction_is_sound(seq: i64, amount: i128, balance_after: i128) -> bool {
+    seq > 0 && amount < 0 && balance_after >= 0
 }
 
 /// An entry of the ledger: numbered, with the sign and the references its kind has, and a balance that can be.

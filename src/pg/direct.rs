@@ -1,8 +1,9 @@
-//! Rows put into a plain table without a statement: what the executor does for an INSERT, less its preparation.
+//! Rows put into a plain table, or changed in one, without a statement: what the executor does for an INSERT or an
+//! UPDATE by primary key, less its preparation.
 //!
-//! Constraints are checked and indexes kept as ever, by the function that logical replication applies rows with. What
-//! only a statement does (triggers, rules, row-level security, defaults of columns we do not know, distributed tables)
-//! is left to a statement: where the table has any of it, [`insert`] says so and does nothing.
+//! The table's own functions write the row and indexes are kept as ever. What only a statement does (constraints we do
+//! not know, triggers, rules, row-level security, defaults of columns we do not know, distributed tables) is left to a
+//! statement: where the table has any of it, nothing is done, and the answer says so.
 
 use super::guard::{boundary, raw};
 use super::sql::Arg;
@@ -16,43 +17,157 @@ thread_local! {
     static DISTRIBUTED: Cell<(u64, bool)> = const { Cell::new((0, false)) };
 }
 
-/// Inserts rows into the table of ours of that name, which must have exactly these columns, in this order; the rows'
-/// values are of the same types. False, and nothing inserted, where that takes a statement.
-pub fn insert<const N: usize>(table: &'static CStr, columns: &[&'static CStr; N], rows: &[[Arg; N]]) -> Result<bool> {
-    let Some(first) = rows.first() else { return Ok(true) };
-    if may_be_distributed() {
+/// The types our tables have.
+pub use pgrx::pg_sys::{
+    BOOLOID as BOOL, INT4OID as INT4, INT8OID as INT8, JSONBOID as JSONB, NUMERICARRAYOID as NUMERICARRAY,
+    NUMERICOID as NUMERIC, TEXTOID as TEXT, TIMESTAMPTZOID as TIMESTAMPTZ, UUIDOID as UUID,
+};
+
+/// A table of ours as our migrations make it.
+pub struct Table {
+    /// Its name in the schema `tenancy`.
+    pub name: &'static CStr,
+    /// Its one CHECK constraint, which whoever writes here has to have judged.
+    pub check: &'static CStr,
+    /// Whether foreign keys hang on columns of it that nobody changes here: their triggers have nothing to do.
+    pub has_foreign_keys: bool,
+    /// Its columns, in order.
+    pub columns: &'static [(&'static CStr, Oid)],
+}
+
+impl Table {
+    /// Opens the table for writing; null where that takes a statement.
+    ///
+    /// SAFETY of callers: in [`boundary`], and the relation is closed there.
+    pub(super) unsafe fn open(&self) -> pg_sys::Relation {
+        // SAFETY: C calls only.
+        unsafe {
+            let schema = raw::get_namespace_oid(c"tenancy".as_ptr(), true);
+            let oid = raw::get_relname_relid(self.name.as_ptr(), schema);
+            let relation = raw::try_relation_open(oid, pg_sys::RowExclusiveLock as pg_sys::LOCKMODE);
+            if relation.is_null() || self.is_plain(relation) {
+                return relation;
+            }
+            close(relation);
+            std::ptr::null_mut()
+        }
+    }
+
+    /// Whether the table is as we know it and has nothing that takes a statement.
+    ///
+    /// SAFETY of callers: an open relation, in [`boundary`].
+    unsafe fn is_plain(&self, relation: pg_sys::Relation) -> bool {
+        // SAFETY: reads fields of an open relation.
+        unsafe {
+            let (form, description) = ((*relation).rd_rel, (*relation).rd_att);
+            if (*form).relkind as u8 != pg_sys::RELKIND_RELATION
+                || (*form).relispartition
+                || (*form).relam != pg_sys::Oid::from(pg_sys::HEAP_TABLE_AM_OID)
+                || !self.has_no_other_triggers(relation)
+                || !(*relation).rd_rules.is_null()
+                || (*description).natts as usize != self.columns.len()
+                || !self.has_our_check_alone(description)
+                || raw::check_enable_rls((*relation).rd_id, Oid::INVALID, true)
+                    == pg_sys::CheckEnableRlsResult::RLS_ENABLED as i32
+            {
+                return false;
+            }
+            self.columns.iter().enumerate().all(|(index, (name, type_oid))| {
+                let attribute = attribute(description, index);
+                !(*attribute).attisdropped
+                    && (*attribute).attgenerated == 0
+                    && (*attribute).atttypid == *type_oid
+                    && CStr::from_ptr((*attribute).attname.data.as_ptr()) == *name
+            })
+        }
+    }
+
+    /// SAFETY of callers: an open relation.
+    unsafe fn has_no_other_triggers(&self, relation: pg_sys::Relation) -> bool {
+        // SAFETY: the relation cache holds as many triggers as it says.
+        unsafe {
+            let all = (*relation).trigdesc;
+            all.is_null()
+                || self.has_foreign_keys
+                    && (0..(*all).numtriggers as usize).all(|index| {
+                        let trigger = (*all).triggers.add(index);
+                        (*trigger).tgisinternal
+                            && raw::RI_FKey_trigger_type((*trigger).tgfoid) != pg_sys::RI_TRIGGER_NONE as i32
+                    })
+        }
+    }
+
+    /// SAFETY of callers: the description of an open relation.
+    unsafe fn has_our_check_alone(&self, description: pg_sys::TupleDesc) -> bool {
+        // SAFETY: the relation cache holds as many constraints as it says.
+        unsafe {
+            let constraints = (*description).constr;
+            !constraints.is_null()
+                && (*constraints).num_check == 1
+                && CStr::from_ptr((*(*constraints).check).ccname) == self.check
+        }
+    }
+}
+
+/// SAFETY of callers: `index` is one of the description's.
+unsafe fn attribute(description: pg_sys::TupleDesc, index: usize) -> *const pg_sys::FormData_pg_attribute {
+    // SAFETY: the description holds `natts` of them.
+    unsafe {
+        #[cfg(not(feature = "pg18"))]
+        let attributes = (*description).attrs.as_ptr();
+        #[cfg(feature = "pg18")]
+        let attributes = (*description)
+            .compact_attrs
+            .as_ptr()
+            .add((*description).natts as usize)
+            .cast::<pg_sys::FormData_pg_attribute>();
+        attributes.add(index)
+    }
+}
+
+/// SAFETY of callers: an open relation, in [`boundary`]. Its lock is kept, as a statement's is.
+pub(super) unsafe fn close(relation: pg_sys::Relation) {
+    // SAFETY: by the caller.
+    unsafe { raw::relation_close(relation, pg_sys::NoLock as pg_sys::LOCKMODE) }
+}
+
+/// Values as a slot holds them.
+pub(super) fn datums(args: impl Iterator<Item = Option<Datum>>) -> (Vec<Datum>, Vec<bool>) {
+    args.map(|datum| (datum.unwrap_or(Datum::from(0)), datum.is_none())).unzip()
+}
+
+/// Inserts rows, one value a column. False, and nothing inserted, where that takes a statement.
+pub fn insert<const N: usize>(table: &'static Table, rows: &[[Arg; N]]) -> Result<bool> {
+    if rows.is_empty() {
+        return Ok(true);
+    }
+    if may_be_distributed() || N != table.columns.len() {
         return Ok(false);
     }
-    let mut values: Vec<Datum> = Vec::with_capacity(N * rows.len());
-    let mut nulls: Vec<bool> = Vec::with_capacity(N * rows.len());
-    for arg in rows.iter().flatten() {
-        let datum = arg.datum();
-        nulls.push(datum.is_none());
-        values.push(datum.unwrap_or(Datum::from(0)));
-    }
+    let (values, nulls) = datums(rows.iter().flatten().map(Arg::datum));
     let (values, nulls) = (values.as_slice(), nulls.as_slice());
     // SAFETY: C calls and reads of an open relation; nothing in the closure has a destructor. What an error leaves open
     // the (sub)transaction's clean-up closes.
     Ok(unsafe {
         boundary(|| {
-            let schema = raw::get_namespace_oid(c"tenancy".as_ptr(), true);
-            let oid = raw::get_relname_relid(table.as_ptr(), schema);
-            let relation = raw::try_relation_open(oid, pg_sys::RowExclusiveLock as pg_sys::LOCKMODE);
+            let relation = table.open();
             if relation.is_null() {
                 return false;
             }
-            let plain = is_plain(relation, columns, first);
-            if plain {
+            let description = (*relation).rd_att;
+            let is_missing = |(at, null): (usize, &bool)| *null && (*attribute(description, at % N)).attnotnull;
+            let whole = !nulls.iter().enumerate().any(is_missing);
+            if whole {
                 put(relation, values, nulls, N);
             }
-            raw::relation_close(relation, pg_sys::NoLock as pg_sys::LOCKMODE);
-            plain
+            close(relation);
+            whole
         })
     })
 }
 
 /// Whether Citus is here, to which a table's rows may belong that is local to the eye.
-fn may_be_distributed() -> bool {
+pub(super) fn may_be_distributed() -> bool {
     let epoch = invalidation::epoch();
     let (known, answer) = DISTRIBUTED.get();
     if known == epoch {
@@ -64,45 +179,39 @@ fn may_be_distributed() -> bool {
     citus != Oid::INVALID
 }
 
-/// Whether the table has these columns and nothing that takes a statement.
-///
-/// SAFETY of callers: an open relation, in [`boundary`].
-unsafe fn is_plain(relation: pg_sys::Relation, columns: &[&CStr], first: &[Arg]) -> bool {
-    // SAFETY: reads fields of an open relation.
-    unsafe {
-        let (form, description) = ((*relation).rd_rel, (*relation).rd_att);
-        if (*form).relkind as u8 != pg_sys::RELKIND_RELATION
-            || (*form).relispartition
-            || !(*relation).trigdesc.is_null()
-            || !(*relation).rd_rules.is_null()
-            || (*description).natts as usize != columns.len()
-            || raw::check_enable_rls((*relation).rd_id, Oid::INVALID, true)
-                == pg_sys::CheckEnableRlsResult::RLS_ENABLED as i32
-        {
-            return false;
-        }
-        #[cfg(not(feature = "pg18"))]
-        let attributes = (*description).attrs.as_ptr();
-        #[cfg(feature = "pg18")]
-        let attributes = (*description)
-            .compact_attrs
-            .as_ptr()
-            .add((*description).natts as usize)
-            .cast::<pg_sys::FormData_pg_attribute>();
-        columns.iter().zip(first).enumerate().all(|(index, (name, arg))| {
-            let attribute = attributes.add(index);
-            !(*attribute).attisdropped
-                && (*attribute).attgenerated == 0
-                && (*attribute).atttypid == arg.type_oid()
-                && CStr::from_ptr((*attribute).attname.data.as_ptr()) == *name
-        })
-    }
-}
-
 /// SAFETY of callers: an open plain relation with `count` columns, whose values stand in `values` and `nulls` row after
 /// row; in [`boundary`].
 unsafe fn put(relation: pg_sys::Relation, values: &[Datum], nulls: &[bool], count: usize) {
-    // SAFETY: the executor's own way, row by row; everything is of this call and freed in it.
+    // SAFETY: by the caller; a heap has this function.
+    unsafe {
+        let insert = (*(*relation).rd_tableam).tuple_insert.unwrap_unchecked();
+        let command = pg_sys::GetCurrentCommandId(true);
+        let slot = raw::MakeSingleTupleTableSlot((*relation).rd_att, &raw const pg_sys::TTSOpsVirtual);
+        with_indexes(relation, |target, estate| {
+            for (values, nulls) in values.chunks_exact(count).zip(nulls.chunks_exact(count)) {
+                std::ptr::copy_nonoverlapping(values.as_ptr(), (*slot).tts_values, count);
+                std::ptr::copy_nonoverlapping(nulls.as_ptr(), (*slot).tts_isnull, count);
+                raw::ExecStoreVirtualTuple(slot);
+                insert(relation, slot, command, 0, std::ptr::null_mut());
+                index(target, estate, slot, false, false);
+                if let Some(clear) = (*(*slot).tts_ops).clear {
+                    clear(slot);
+                }
+            }
+        });
+        raw::ExecDropSingleTupleTableSlot(slot);
+        raw::CommandCounterIncrement();
+    }
+}
+
+/// Works with a table's indexes open.
+///
+/// SAFETY of callers: an open plain relation; in [`boundary`], and so no destructors in `work`.
+pub(super) unsafe fn with_indexes(
+    relation: pg_sys::Relation,
+    work: impl FnOnce(*mut pg_sys::ResultRelInfo, *mut pg_sys::EState),
+) {
+    // SAFETY: as the executor prepares for one table; everything is of this call and freed in it.
     unsafe {
         let estate = raw::CreateExecutorState();
         let outer = pg_sys::MemoryContextSwitchTo((*estate).es_query_cxt);
@@ -110,26 +219,41 @@ unsafe fn put(relation: pg_sys::Relation, values: &[Datum], nulls: &[bool], coun
         (*target).type_ = pg_sys::NodeTag::T_ResultRelInfo;
         raw::InitResultRelInfo(target, relation, 0, std::ptr::null_mut(), 0);
         raw::ExecOpenIndices(target, false);
-        let slot = raw::MakeSingleTupleTableSlot((*relation).rd_att, &raw const pg_sys::TTSOpsVirtual);
         raw::PushActiveSnapshot(raw::GetTransactionSnapshot());
-        for (values, nulls) in values.chunks_exact(count).zip(nulls.chunks_exact(count)) {
-            std::ptr::copy_nonoverlapping(values.as_ptr(), (*slot).tts_values, count);
-            std::ptr::copy_nonoverlapping(nulls.as_ptr(), (*slot).tts_isnull, count);
-            raw::ExecStoreVirtualTuple(slot);
-            raw::ExecSimpleRelationInsert(target, estate, slot);
-            if let Some(clear) = (*(*slot).tts_ops).clear {
-                clear(slot);
-            }
-            let per_tuple = (*estate).es_per_tuple_exprcontext;
-            if !per_tuple.is_null() {
-                raw::MemoryContextReset((*per_tuple).ecxt_per_tuple_memory);
-            }
-        }
+        work(target, estate);
         raw::PopActiveSnapshot();
         raw::ExecCloseIndices(target);
-        raw::ExecDropSingleTupleTableSlot(slot);
         pg_sys::MemoryContextSwitchTo(outer);
         raw::FreeExecutorState(estate);
-        raw::CommandCounterIncrement();
+    }
+}
+
+/// Puts a row that the table has taken into its indexes, or into those alone that only sum rows up.
+///
+/// SAFETY of callers: in [`with_indexes`].
+pub(super) unsafe fn index(
+    target: *mut pg_sys::ResultRelInfo,
+    estate: *mut pg_sys::EState,
+    slot: *mut pg_sys::TupleTableSlot,
+    update: bool,
+    #[cfg_attr(any(feature = "pg14", feature = "pg15"), allow(unused_variables))] summing_only: bool,
+) {
+    // SAFETY: by the caller.
+    unsafe {
+        raw::ExecInsertIndexTuples(
+            target,
+            slot,
+            estate,
+            update,
+            false,
+            std::ptr::null_mut(),
+            std::ptr::null_mut(),
+            #[cfg(not(any(feature = "pg14", feature = "pg15")))]
+            summing_only,
+        );
+        let per_tuple = (*estate).es_per_tuple_exprcontext;
+        if !per_tuple.is_null() {
+            raw::MemoryContextReset((*per_tuple).ecxt_per_tuple_memory);
+        }
     }
 }

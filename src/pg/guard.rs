@@ -143,10 +143,45 @@ pub(super) mod raw {
         pub fn ExecOpenIndices(target: *mut pg_sys::ResultRelInfo, speculative: bool);
         pub fn ExecCloseIndices(target: *mut pg_sys::ResultRelInfo);
         pub fn ExecStoreVirtualTuple(slot: *mut pg_sys::TupleTableSlot) -> *mut pg_sys::TupleTableSlot;
-        pub fn ExecSimpleRelationInsert(
+        pub fn ExecInsertIndexTuples(
             target: *mut pg_sys::ResultRelInfo,
-            estate: *mut pg_sys::EState,
             slot: *mut pg_sys::TupleTableSlot,
+            estate: *mut pg_sys::EState,
+            update: bool,
+            no_dup_error: bool,
+            conflict: *mut bool,
+            arbiters: *mut pg_sys::List,
+            #[cfg(not(any(feature = "pg14", feature = "pg15")))] only_summarizing: bool,
+        ) -> *mut pg_sys::List;
+        pub fn RI_FKey_trigger_type(function: pg_sys::Oid) -> c_int;
+        pub fn CheckCmdReplicaIdentity(relation: pg_sys::Relation, command: pg_sys::CmdType::Type);
+        pub fn RelationGetPrimaryKeyIndex(
+            relation: pg_sys::Relation,
+            #[cfg(feature = "pg18")] deferrable_too: bool,
+        ) -> pg_sys::Oid;
+        pub fn ScanKeyInit(
+            entry: pg_sys::ScanKey,
+            attribute: pg_sys::AttrNumber,
+            strategy: pg_sys::StrategyNumber,
+            procedure: pg_sys::RegProcedure,
+            argument: pg_sys::Datum,
+        );
+        pub fn systable_beginscan(
+            relation: pg_sys::Relation,
+            index: pg_sys::Oid,
+            index_ok: bool,
+            snapshot: pg_sys::Snapshot,
+            keys: c_int,
+            key: pg_sys::ScanKey,
+        ) -> pg_sys::SysScanDesc;
+        pub fn systable_getnext(scan: pg_sys::SysScanDesc) -> pg_sys::HeapTuple;
+        pub fn systable_endscan(scan: pg_sys::SysScanDesc);
+        pub fn heap_copytuple(tuple: pg_sys::HeapTuple) -> pg_sys::HeapTuple;
+        pub fn heap_deform_tuple(
+            tuple: pg_sys::HeapTuple,
+            description: pg_sys::TupleDesc,
+            values: *mut pg_sys::Datum,
+            nulls: *mut bool,
         );
         pub fn CommandCounterIncrement();
         pub fn SPI_connect() -> c_int;

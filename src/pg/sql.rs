@@ -59,7 +59,7 @@ impl<'a> From<&'a [u8]> for Arg<'a> {
 }
 
 impl Arg<'_> {
-    pub(super) fn type_oid(&self) -> Oid {
+    fn type_oid(&self) -> Oid {
         match self {
             Arg::Text(_) => pg_sys::TEXTOID,
             Arg::Texts(_) | Arg::OptionalTexts(_) => pg_sys::TEXTARRAYOID,
@@ -125,6 +125,11 @@ pub struct Row {
 }
 
 impl Row {
+    /// SAFETY of callers: the tuple is of that description, and both outlive the row.
+    pub(super) unsafe fn new(tuple: pg_sys::HeapTuple, description: pg_sys::TupleDesc) -> Self {
+        Self { tuple, description }
+    }
+
     /// The value in the column at `ordinal`, counted from 1.
     pub fn get<T: FromDatum>(&self, ordinal: i32) -> Option<T> {
         let mut is_null = false;

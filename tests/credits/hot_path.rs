@@ -79,6 +79,41 @@ fn a_users_own_columns_triggers_and_indexes_on_the_ledger_are_served() {
 }
 
 #[test]
+fn a_users_own_indexes_rules_and_triggers_on_the_pools_are_served() {
+    let mut world = world();
+    world.fund(ACME, "100");
+    let mut service = world.service();
+    let mut debit = || pooled(&mut service, "ada", "1", Some(ACME));
+    assert!(debit().unwrap());
+    // An index on what changes: each version of the row needs an entry of its own.
+    world.admin.batch_execute("CREATE INDEX own_balance ON tenancy.credit_pools (balance)").unwrap();
+    assert!(debit().unwrap() && debit().unwrap());
+    world.admin.batch_execute("SET enable_seqscan = off").unwrap();
+    for (balance, rows) in [("99", 0), ("98", 0), ("97", 1)] {
+        let found = format!("SELECT count(*) FROM tenancy.credit_pools AS p WHERE p.balance = {balance}");
+        assert_eq!(world.admin.query_one(&found, &[]).unwrap().get::<_, i64>(0), rows, "{balance}");
+    }
+    world.admin.batch_execute("ALTER TABLE tenancy.credit_pools ADD CONSTRAINT own CHECK (balance >= 96)").unwrap();
+    assert!(debit().unwrap());
+    fails_with(debit(), "23514");
+    world
+        .admin
+        .batch_execute(
+            "ALTER TABLE tenancy.credit_pools DROP CONSTRAINT own;
+             CREATE TABLE public.changes (balance numeric);
+             CREATE FUNCTION public.note() RETURNS trigger LANGUAGE plpgsql AS
+                 'BEGIN INSERT INTO public.changes VALUES (NEW.balance); RETURN NULL; END';
+             CREATE TRIGGER own AFTER UPDATE ON tenancy.credit_pools FOR EACH ROW EXECUTE FUNCTION public.note();",
+        )
+        .unwrap();
+    assert!(debit().unwrap());
+    let noted: String = world.admin.query_one("SELECT balance::text FROM public.changes", &[]).unwrap().get(0);
+    assert_eq!(noted, "95.000000", "the trigger fired");
+    assert_eq!(world.available(ACME), "95.000000");
+    assert!(world.admin.query("SELECT * FROM tenancy.verify_ledger()", &[]).unwrap().is_empty());
+}
+
+#[test]
 fn the_constraints_of_pools_and_ledger_refuse_what_does_not_add_up() {
     let mut world = world();
     world.fund(ACME, "100");

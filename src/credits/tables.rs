@@ -1,0 +1,59 @@
+//! The two tables a debit writes, as migration 0004 makes them: where they are still so, no statement is needed.
+
+use crate::pg::direct::{self, Table};
+
+/// Pools; the numbers of its columns stand in `debit`.
+pub static POOLS: Table = Table {
+    name: c"credit_pools",
+    check: c"credit_pools_check",
+    has_foreign_keys: true,
+    columns: &[
+        (c"pool_id", direct::UUID),
+        (c"tag", direct::INT4),
+        (c"tenant_id", direct::TEXT),
+        (c"organization_id", direct::UUID),
+        (c"user_id", direct::UUID),
+        (c"balance", direct::NUMERIC),
+        (c"held", direct::NUMERIC),
+        (c"granted_total", direct::NUMERIC),
+        (c"drawn_total", direct::NUMERIC),
+        (c"burned_total", direct::NUMERIC),
+        (c"seq", direct::INT8),
+        (c"next_expiry_at", direct::TIMESTAMPTZ),
+        (c"alert_below", direct::NUMERIC),
+        (c"alert_thresholds", direct::NUMERICARRAY),
+        (c"has_caps", direct::BOOL),
+        (c"last_entry_at", direct::TIMESTAMPTZ),
+        (c"created_at", direct::TIMESTAMPTZ),
+    ],
+};
+
+/// The ledger.
+pub static LEDGER: Table = Table {
+    name: c"credit_transactions",
+    check: c"credit_transactions_check",
+    has_foreign_keys: false,
+    columns: &[
+        (c"pool_id", direct::UUID),
+        (c"id", direct::UUID),
+        (c"seq", direct::INT8),
+        (c"tenant_id", direct::TEXT),
+        (c"organization_id", direct::UUID),
+        (c"user_id", direct::UUID),
+        (c"seat_id", direct::UUID),
+        (c"subscription_id", direct::UUID),
+        (c"credits_amount", direct::NUMERIC),
+        (c"operation_type", direct::TEXT),
+        (c"description", direct::TEXT),
+        (c"reference_id", direct::TEXT),
+        (c"metadata", direct::JSONB),
+        (c"balance_after", direct::NUMERIC),
+        (c"granted_after", direct::NUMERIC),
+        (c"drawn_after", direct::NUMERIC),
+        (c"grant_id", direct::UUID),
+        (c"hold_id", direct::UUID),
+        (c"refund_of", direct::UUID),
+        (c"correlation_id", direct::TEXT),
+        (c"created_at", direct::TIMESTAMPTZ),
+    ],
+};
