@@ -31,8 +31,8 @@ pub(super) fn before_commit() {
     // SAFETY: a variable of the session.
     unsafe {
         if pg_sys::synchronous_commit > pg_sys::SyncCommitLevel::SYNCHRONOUS_COMMIT_OFF as i32
-            && turns::are_awaited()
             && settings::early_lock_release()
+            && turns::are_awaited()
         {
             DEFERRED.set(Some(pg_sys::synchronous_commit));
             pg_sys::synchronous_commit = pg_sys::SyncCommitLevel::SYNCHRONOUS_COMMIT_OFF as i32;

@@ -13,6 +13,7 @@ pub mod direct;
 pub mod direct_update;
 mod early_release;
 mod error;
+mod gate;
 mod guard;
 mod identity;
 mod invalidation;
@@ -24,6 +25,7 @@ mod log_note;
 mod metric_reasons;
 pub mod metrics;
 mod numeric;
+mod park;
 mod random;
 pub mod row_version;
 mod sealable;
@@ -72,5 +74,6 @@ pub fn init() {
 /// Run last: asks for the shared memory that the domains have requested.
 pub fn reserve_shared_memory() {
     metrics::request();
+    turns::request();
     shared::register();
 }

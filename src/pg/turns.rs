@@ -2,15 +2,19 @@
 //!
 //! Sessions that wait for a row in Postgres wait on its holder's transaction, all of them: each commit wakes them all,
 //! and each walks the row's new versions with the page pinned, which keeps the page from being pruned. Here they wait
-//! in one queue before they look at the row; a commit wakes the first alone, and its statement's snapshot, taken after,
-//! shows it the newest version. Who waits in the queue is also what early lock release asks.
+//! before they look at the row: for a moment at its gate ([`Gate`]), then, if somebody keeps the row for long, in the
+//! queue of a lock. One alone goes on to the row, and its statement's snapshot, taken after, shows it the newest
+//! version. Who waits is also what early lock release asks.
 //!
-//! The row's own lock is what guards; a turn only keeps order. It is a heavyweight lock that no SQL function can take,
-//! held to the end of the (sub)transaction like the row's. Everything that locks such a row takes its turn before, so
-//! a turn adds no way to deadlock that the rows do not have.
+//! The row's own lock is what guards; a turn only keeps order. It is held to the end of the (sub)transaction like the
+//! row's. The lock is a heavyweight one that no SQL function can take. Everything that locks such a row takes its turn
+//! before, so a turn adds no way to deadlock that the rows do not have. Without shared memory there are no gates and
+//! the lock alone does it.
 
 use super::Result;
+use super::gate::Gate;
 use super::guard::{boundary, raw};
+use super::shared::SharedSlice;
 use pgrx::pg_sys;
 use std::cell::RefCell;
 use uuid::Uuid;
@@ -21,10 +25,29 @@ const MOST: usize = 16;
 /// Tells our locks from those of `pg_advisory_lock`, which have 1 or 2 here.
 const MARK: u16 = 0x5447;
 
+/// Rows that share a gate only wait for each other.
+const GATES: usize = 1024;
+
+static SHARED_GATES: SharedSlice<Gate> = SharedSlice::new(c"pg_tenancy gates", Gate::new);
+
+/// Asks for the gates' memory, when the server starts.
+pub(super) fn request() {
+    if super::shared::is_preloading() {
+        SHARED_GATES.request(GATES);
+    }
+}
+
 /// A turn that this transaction has, and the nesting level it was taken at.
 struct Turn {
     row: Uuid,
+    way: Way,
     nest_level: i32,
+}
+
+/// How a turn was got.
+enum Way {
+    Gate(&'static Gate),
+    Lock,
 }
 
 #[derive(Default)]
@@ -50,35 +73,67 @@ pub fn take_free(row: Uuid) -> Result<bool> {
 }
 
 fn acquire(row: Uuid, only_if_free: bool) -> bool {
-    if TURNS.with_borrow(|turns| turns.taken >= MOST || turns.held.iter().any(|turn| turn.row == row)) {
+    let gate = SHARED_GATES.get().map(|gates| &gates[row.as_u64_pair().1 as usize % gates.len()]);
+    if TURNS.with_borrow(|turns| turns.taken >= MOST || turns.held.iter().any(|turn| turn.is_at(row, gate))) {
         return true;
     }
-    let tag = tag(row);
-    // SAFETY: a C call only; the tag outlives it. A wait that is ended by an error leaves no lock behind.
-    let (got, nest_level) = unsafe {
-        let got = boundary(|| raw::LockAcquire(&tag, pg_sys::ExclusiveLock as pg_sys::LOCKMODE, false, only_if_free));
-        (got != pg_sys::LockAcquireResult::LOCKACQUIRE_NOT_AVAIL, pg_sys::GetCurrentTransactionNestLevel())
-    };
-    if got {
-        TURNS.with_borrow_mut(|turns| {
-            turns.taken += 1;
-            turns.held.push(Turn { row, nest_level });
-        });
+    let Some(way) = find_way(row, gate, only_if_free) else { return false };
+    // SAFETY: reads a counter.
+    let nest_level = unsafe { pg_sys::GetCurrentTransactionNestLevel() };
+    TURNS.with_borrow_mut(|turns| {
+        turns.taken += 1;
+        turns.held.push(Turn { row, way, nest_level });
+    });
+    true
+}
+
+fn find_way(row: Uuid, gate: Option<&'static Gate>, only_if_free: bool) -> Option<Way> {
+    match gate {
+        Some(gate) if only_if_free => gate.enter_if_open().then_some(Way::Gate(gate)),
+        Some(gate) if gate.enter() => Some(Way::Gate(gate)),
+        _ => {
+            let tag = tag(row);
+            // SAFETY: a C call only; the tag outlives it. A wait that is ended by an error leaves no lock behind.
+            let result = unsafe { boundary(|| raw::LockAcquire(&tag, EXCLUSIVE, false, only_if_free)) };
+            (result != pg_sys::LockAcquireResult::LOCKACQUIRE_NOT_AVAIL).then_some(Way::Lock)
+        }
     }
-    got
+}
+
+const EXCLUSIVE: pg_sys::LOCKMODE = pg_sys::ExclusiveLock as pg_sys::LOCKMODE;
+
+impl Turn {
+    fn is_at(&self, row: Uuid, gate: Option<&'static Gate>) -> bool {
+        match self.way {
+            Way::Gate(own) => gate.is_some_and(|gate| std::ptr::eq(gate, own)),
+            Way::Lock => self.row == row,
+        }
+    }
+
+    fn is_awaited(&self) -> bool {
+        match self.way {
+            Way::Gate(gate) => gate.is_awaited(),
+            // SAFETY: reads the lock table for a lock that this transaction holds.
+            Way::Lock => unsafe { pg_sys::LockHasWaiters(&tag(self.row), EXCLUSIVE, false) },
+        }
+    }
+}
+
+impl Drop for Turn {
+    /// Opens the gate again; a lock Postgres gives back itself.
+    fn drop(&mut self) {
+        if let Way::Gate(gate) = self.way {
+            gate.leave();
+        }
+    }
 }
 
 /// Whether another session waits for a turn that this transaction has.
 pub(super) fn are_awaited() -> bool {
-    TURNS.with_borrow(|turns| {
-        turns.held.iter().any(|turn| {
-            // SAFETY: reads the lock table for a lock that this transaction holds.
-            unsafe { pg_sys::LockHasWaiters(&tag(turn.row), pg_sys::ExclusiveLock as pg_sys::LOCKMODE, false) }
-        })
-    })
+    TURNS.with_borrow(|turns| turns.held.iter().any(Turn::is_awaited))
 }
 
-/// At the end of a top-level transaction.
+/// At the end of a top-level transaction, which others see as ended.
 pub(super) fn forget() {
     TURNS.with_borrow_mut(|turns| {
         turns.held.clear();
@@ -86,7 +141,7 @@ pub(super) fn forget() {
     });
 }
 
-/// At the end of a subtransaction: its locks pass to its parent, or are gone.
+/// At the end of a subtransaction: its turns pass to its parent, or are gone.
 pub(super) fn end_of_subtransaction(level: i32, committed: bool) {
     TURNS.with_borrow_mut(|turns| {
         if !committed {
