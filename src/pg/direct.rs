@@ -62,7 +62,7 @@ impl Table {
             let (form, description) = ((*relation).rd_rel, (*relation).rd_att);
             if (*form).relkind as u8 != pg_sys::RELKIND_RELATION
                 || (*form).relispartition
-                || (*form).relam != pg_sys::Oid::from(pg_sys::HEAP_TABLE_AM_OID)
+                || (*form).relam != pg_sys::HEAP_TABLE_AM_OID
                 || !self.has_no_other_triggers(relation)
                 || !(*relation).rd_rules.is_null()
                 || (*description).natts as usize != self.columns.len()

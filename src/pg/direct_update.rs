@@ -106,7 +106,14 @@ unsafe fn find(relation: pg_sys::Relation, key: Uuid) -> pg_sys::HeapTuple {
         let primary_key = raw::RelationGetPrimaryKeyIndex(relation);
         #[cfg(feature = "pg18")]
         let primary_key = raw::RelationGetPrimaryKeyIndex(relation, false);
-        let scan = raw::systable_beginscan(relation, primary_key, true, pg_sys::GetActiveSnapshot(), 1, &mut wanted);
+        let scan = raw::systable_beginscan(
+            relation,
+            primary_key,
+            primary_key != pg_sys::Oid::INVALID,
+            pg_sys::GetActiveSnapshot(),
+            1,
+            &mut wanted,
+        );
         let seen = raw::systable_getnext(scan);
         let found = if seen.is_null() { seen } else { raw::heap_copytuple(seen) };
         raw::systable_endscan(scan);
