@@ -43,11 +43,13 @@ def percentile(values, share):
 
 
 def pgbench(variant, case, seconds):
-    """One run of one variant: transactions a second and the latencies of single transactions, in milliseconds."""
+    """One run of one variant, once its sessions are warm: transactions a second, and the latencies of single
+    transactions in milliseconds."""
+    warm = case.get("warm", 1)
     with tempfile.TemporaryDirectory() as folder:
         script = pathlib.Path(folder, "script.sql")
         script.write_text(variant["script"])
-        command = ["pgbench", "-n", "-M", case.get("protocol", "prepared"), "-c", str(case["clients"]), "-j", "2", "-T", str(seconds),
+        command = ["pgbench", "-n", "-M", case.get("protocol", "prepared"), "-c", str(case["clients"]), "-j", "2", "-T", str(warm + seconds),
                    "-f", str(script), "-U", variant.get("role", "app"), "-d", variant.get("database", "bench"), "-l", "--log-prefix", str(pathlib.Path(folder, "log"))]
         run = subprocess.run(command, capture_output=True, text=True)
         if run.returncode != 0:
@@ -55,9 +57,12 @@ def pgbench(variant, case, seconds):
         failed = re.search(r"number of failed transactions: (\d+)", run.stdout)
         if failed and int(failed.group(1)):
             sys.exit(f"{variant['name']}: {failed.group(1)} transactions failed")
-        tps = float(re.search(r"tps = ([\d.]+)", run.stdout).group(1))
-        latencies = sorted(
-            float(line.split()[2]) / 1000 for log in pathlib.Path(folder).glob("log*") for line in log.read_text().splitlines())
+        # Client, number, latency in µs, script, and when it ended: seconds and µs.
+        lines = [line.split() for log in pathlib.Path(folder).glob("log*") for line in log.read_text().splitlines()]
+    ends = [(int(line[4]) + int(line[5]) / 1e6, int(line[2]) / 1e6) for line in lines]
+    begin = min(end - latency for end, latency in ends) + warm
+    latencies = sorted(1000 * latency for end, latency in ends if end > begin)
+    tps = len(latencies) / (max(end for end, _ in ends) - begin)
     return {"tps": tps * variant.get("units", 1), "p50": percentile(latencies, 0.5), "p99": percentile(latencies, 0.99)}
 
 
@@ -142,7 +147,7 @@ def main():
         for database in [database for case in cases for database in case.get("databases", [])]:
             make_database(*database)
         return
-    rounds, seconds = (5, 6) if options.full else (3, 4)
+    rounds, seconds = (7, 4) if options.full else (3, 3)
     seconds = options.seconds or seconds
     started = time.monotonic()
     folder = HERE / "results"
