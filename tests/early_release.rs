@@ -333,8 +333,11 @@ fn early_release_turns_follow_savepoints_and_other_ways_to_the_pool() {
     owner.batch_execute(many).unwrap();
     let all = "SELECT tenancy.deduct_credits('u' || i, 1) FROM generate_series(1, 40) AS i";
     owner.batch_execute(&format!("BEGIN; {all}")).unwrap();
-    let held = "SELECT count(*) FROM pg_catalog.pg_locks WHERE locktype = 'advisory'";
-    assert_eq!(owner.query_one(held, &[]).unwrap().get::<_, i64>(0), 16);
+    let locks = |client: &mut Client| {
+        let held = "SELECT count(*) FROM pg_catalog.pg_locks WHERE locktype = 'advisory'";
+        client.query_one(held, &[]).unwrap().get::<_, i64>(0)
+    };
+    assert_eq!(locks(&mut owner), 0, "a turn that nobody waits for takes no lock");
     std::thread::scope(|scope| {
         for user in [1, 40] {
             let database = &database;
@@ -342,7 +345,44 @@ fn early_release_turns_follow_savepoints_and_other_ways_to_the_pool() {
             scope.spawn(move || database.connect("svc").batch_execute(&debit).unwrap());
         }
         until_waiting(&database, 2);
+        assert!((1..=2).contains(&locks(&mut owner)), "who waits long waits in the queue of a lock");
         owner.batch_execute(&format!("{all}; COMMIT")).unwrap();
     });
+    verifies(&database);
+}
+
+/// Whoever waits for a turn can be stopped, and what it leaves behind keeps nobody waiting.
+#[test]
+fn early_release_a_wait_for_a_turn_can_be_interrupted() {
+    let cluster = durable_cluster();
+    let database = cluster.database();
+    with_pool(&database);
+    let mut holder = database.connect("svc");
+    holder.batch_execute(&format!("BEGIN; {DEBIT}")).unwrap();
+    for (limit, expected) in [
+        ("statement_timeout = '30ms'", "57014"),
+        ("statement_timeout = '150ms'", "57014"),
+        ("lock_timeout = '30ms'", "55P03"),
+        ("lock_timeout = '300ms'", "55P03"),
+    ] {
+        let refused = database.connect("svc").batch_execute(&format!("SET {limit}; {DEBIT}")).unwrap_err();
+        assert_eq!(refused.code().map(|state| state.code().to_owned()).as_deref(), Some(expected), "{limit}");
+    }
+    std::thread::scope(|scope| {
+        let doomed = scope.spawn(|| database.connect("svc").batch_execute(DEBIT));
+        let mut owner = database.superuser();
+        let kill = "SELECT count(*) FILTER (WHERE pg_catalog.pg_terminate_backend(pid)) FROM pg_catalog.pg_stat_activity
+                     WHERE wait_event_type IN ('Extension', 'Lock') AND query LIKE '%deduct_credits%' AND pid <> pg_backend_pid()";
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while owner.query_one(kill, &[]).unwrap().get::<_, i64>(0) == 0 {
+            assert!(Instant::now() < deadline, "nobody waits");
+        }
+        assert!(doomed.join().unwrap().is_err());
+    });
+    holder.batch_execute("COMMIT").unwrap();
+    // Nobody has the turn and nobody waits for it: these come one after the other.
+    for _ in 0..3 {
+        database.connect("svc").batch_execute(&format!("SET statement_timeout = '10s'; {DEBIT}")).unwrap();
+    }
     verifies(&database);
 }

@@ -2,112 +2,203 @@
 //!
 //! A lock of Postgres is handed from its holder to whoever is first in its queue, who then has to be woken: while that
 //! takes its time, nobody works. A gate that opens is open to whoever comes first, the sleeper it wakes or a session
-//! that is awake. What is waited for longer than [`PATIENCE`] is not waited for here, so a gate can be part of no
-//! deadlock, and nothing may rest on it: it keeps order, it does not guard.
+//! that is awake. So that nobody is passed by for ever, whoever has waited for [`FAIR`] is late: for them the gate is
+//! kept. Nobody waits here without an end, so a gate can be part of no deadlock, and
+//! nothing may rest on it: it keeps order, it does not guard.
 
-use super::guard::{boundary, raw};
 use super::park;
-use pgrx::pg_sys;
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::time::{Duration, Instant};
 
-/// How long anybody waits here.
-const PATIENCE: Duration = Duration::from_millis(100);
+/// How long anybody is passed by others.
+pub(super) const FAIR: Duration = Duration::from_millis(20);
 
-/// How long at once. A signal that comes just before a wait begins is seen at its end.
+/// How long anybody sleeps at once. A signal that comes just before is seen at its end.
 const NAP: Duration = Duration::from_millis(20);
 
 const OPEN: u32 = 0;
 const CLOSED: u32 = 1;
+/// Open to those who are late.
+const KEPT: u32 = 2;
 
 /// A gate, alone on its cache line.
 #[repr(align(64))]
 pub(super) struct Gate {
     state: AtomicU32,
+    /// Who waits, the late among them.
     waiting: AtomicU32,
+    late: AtomicU32,
+    /// How often it was opened while somebody was late: what the late sleep on.
+    kept: AtomicU32,
 }
 
 impl Gate {
     pub(super) const fn new() -> Self {
-        Self { state: AtomicU32::new(OPEN), waiting: AtomicU32::new(0) }
-    }
-
-    /// Enters if it is open.
-    pub(super) fn enter_if_open(&self) -> bool {
-        self.state.compare_exchange(OPEN, CLOSED, SeqCst, Relaxed).is_ok()
-    }
-
-    /// Waits to enter; false where it took too long.
-    pub(super) fn enter(&self) -> bool {
-        if self.enter_if_open() {
-            return true;
+        Self {
+            state: AtomicU32::new(OPEN),
+            waiting: AtomicU32::new(0),
+            late: AtomicU32::new(0),
+            kept: AtomicU32::new(0),
         }
+    }
+
+    /// Enters if it is open to everybody.
+    pub(super) fn enter_if_open(&self) -> bool {
+        self.close_from(OPEN)
+    }
+
+    fn close_from(&self, state: u32) -> bool {
+        self.state.compare_exchange(state, CLOSED, SeqCst, Relaxed).is_ok()
+    }
+
+    /// Waits to enter, being passed by for as long as `fair`; false where it took longer than `patience`. `awake` is
+    /// called between two sleeps, and may unwind.
+    pub(super) fn enter(&self, fair: Duration, patience: Duration, mut awake: impl FnMut()) -> bool {
         let begin = Instant::now();
-        while let Some(left) = patience().checked_sub(begin.elapsed()) {
-            {
-                let _waiting = Waiting::at(self);
-                if self.enter_if_open() {
-                    return true;
-                }
-                park::wait(&self.state, CLOSED, left.min(NAP));
+        loop {
+            let waited = begin.elapsed();
+            if waited >= patience {
+                return false;
             }
-            if self.enter_if_open() {
+            let left = patience - waited;
+            let entered = if waited < fair {
+                Waiting::at(self, false).enter(left.min(fair - waited))
+            } else {
+                Waiting::at(self, true).enter(left.min(NAP))
+            };
+            if entered {
                 return true;
             }
-            // SAFETY: reads a flag, then a C call that may raise.
-            unsafe {
-                if std::ptr::read_volatile(&raw const pg_sys::InterruptPending) != 0 {
-                    boundary(|| raw::ProcessInterrupts());
-                }
-            }
+            awake();
         }
-        false
     }
 
-    /// Opens it again.
+    /// Opens it again, and wakes one who waits.
     pub(super) fn leave(&self) {
-        self.state.store(OPEN, SeqCst);
+        let state = if self.late.load(SeqCst) > 0 { KEPT } else { OPEN };
+        self.state.store(state, SeqCst);
         self.wake_one();
+    }
+
+    /// Whoever became late before the gate opened is seen here, whoever becomes so after sees that it is open.
+    fn wake_one(&self) {
+        if self.late.load(SeqCst) > 0 {
+            self.kept.fetch_add(1, SeqCst);
+            park::wake_one(&self.kept);
+            return;
+        }
+        let _ = self.state.compare_exchange(KEPT, OPEN, SeqCst, Relaxed);
+        if self.is_awaited() {
+            park::wake_one(&self.state);
+        }
     }
 
     /// Whether anybody waits to enter.
     pub(super) fn is_awaited(&self) -> bool {
         self.waiting.load(SeqCst) > 0
     }
-
-    fn wake_one(&self) {
-        if self.is_awaited() {
-            park::wake_one(&self.state);
-        }
-    }
-}
-
-/// Less where the session would not wait so long for a lock.
-fn patience() -> Duration {
-    // SAFETY: reads a variable of the session, in milliseconds; 0: no limit.
-    match u64::try_from(unsafe { pg_sys::LockTimeout }) {
-        Ok(limit @ 1..) => PATIENCE.min(Duration::from_millis(limit) / 10),
-        _ => PATIENCE,
-    }
 }
 
 /// Somebody waiting, for as long as it lives.
-struct Waiting<'a>(&'a Gate);
+struct Waiting<'a> {
+    gate: &'a Gate,
+    is_late: bool,
+}
 
 impl<'a> Waiting<'a> {
-    fn at(gate: &'a Gate) -> Self {
+    fn at(gate: &'a Gate, is_late: bool) -> Self {
         gate.waiting.fetch_add(1, SeqCst);
-        // SAFETY: writes the session's wait event.
-        unsafe { pg_sys::pgstat_report_wait_start(pg_sys::PG_WAIT_EXTENSION) };
-        Self(gate)
+        gate.late.fetch_add(u32::from(is_late), SeqCst);
+        Self { gate, is_late }
+    }
+
+    /// Sleeps at most once, for at most so long; whether it got in.
+    fn enter(&self, longest: Duration) -> bool {
+        let word = if self.is_late { &self.gate.kept } else { &self.gate.state };
+        let seen = word.load(SeqCst);
+        self.close() || {
+            if self.is_late || seen != OPEN {
+                park::wait(word, seen, longest);
+            }
+            self.close()
+        }
+    }
+
+    fn close(&self) -> bool {
+        self.gate.close_from(OPEN) || self.is_late && self.gate.close_from(KEPT)
     }
 }
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        // SAFETY: as above.
-        unsafe { pg_sys::pgstat_report_wait_end() };
-        self.0.waiting.fetch_sub(1, SeqCst);
+        self.gate.waiting.fetch_sub(1, SeqCst);
+        // The last of the late may leave without having entered, and others may wait for it to be gone.
+        if self.is_late && self.gate.late.fetch_sub(1, SeqCst) == 1 && self.gate.state.load(SeqCst) == KEPT {
+            self.gate.wake_one();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{FAIR, Gate};
+    use std::sync::atomic::AtomicU32;
+    use std::sync::atomic::Ordering::Relaxed;
+    use std::thread;
+    use std::time::Duration;
+
+    const LONG: Duration = Duration::from_secs(600);
+
+    #[test]
+    fn one_at_a_time_and_everybody_in_the_end() {
+        let (gate, inside, through) = (Gate::new(), AtomicU32::new(0), AtomicU32::new(0));
+        thread::scope(|scope| {
+            for _ in 0..16 {
+                scope.spawn(|| {
+                    for _ in 0..200 {
+                        assert!(gate.enter_if_open() || gate.enter(FAIR, LONG, || ()));
+                        assert_eq!(inside.fetch_add(1, Relaxed), 0);
+                        thread::yield_now();
+                        assert_eq!(inside.fetch_sub(1, Relaxed), 1);
+                        through.fetch_add(1, Relaxed);
+                        gate.leave();
+                    }
+                });
+            }
+        });
+        assert_eq!(through.into_inner(), 16 * 200);
+        assert!(!gate.is_awaited() && gate.enter_if_open());
+    }
+
+    #[test]
+    fn for_the_late_it_is_kept() {
+        let gate = Gate::new();
+        assert!(gate.enter_if_open());
+        thread::scope(|scope| {
+            let late = scope.spawn(|| gate.enter(Duration::ZERO, LONG, || ()));
+            while !gate.is_awaited() {
+                thread::yield_now();
+            }
+            gate.leave();
+            // Open to one alone: either it is in by now, or it will be.
+            assert!(!gate.enter_if_open());
+            assert!(late.join().unwrap());
+        });
+        gate.leave();
+        assert!(gate.enter_if_open());
+    }
+
+    #[test]
+    fn who_gives_up_leaves_it_to_the_others() {
+        let gate = Gate::new();
+        assert!(gate.enter_if_open());
+        assert!(!gate.enter(Duration::ZERO, Duration::from_millis(1), || ()));
+        let stopped = thread::scope(|scope| {
+            scope.spawn(|| gate.enter(Duration::ZERO, LONG, || std::panic::resume_unwind(Box::new(())))).join()
+        });
+        assert!(stopped.is_err() && !gate.is_awaited());
+        gate.leave();
+        assert!(gate.enter_if_open());
     }
 }

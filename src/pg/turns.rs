@@ -12,12 +12,16 @@
 //! the lock alone does it.
 
 use super::Result;
-use super::gate::Gate;
+use super::gate::{FAIR, Gate};
 use super::guard::{boundary, raw};
 use super::shared::SharedSlice;
 use pgrx::pg_sys;
 use std::cell::RefCell;
+use std::time::Duration;
 use uuid::Uuid;
+
+/// How long anybody waits at a gate, and not for the lock.
+const PATIENCE: Duration = Duration::from_millis(100);
 
 /// A transaction takes so many turns; rows beyond them it locks without, for the lock table is finite.
 const MOST: usize = 16;
@@ -37,17 +41,15 @@ pub(super) fn request() {
     }
 }
 
-/// A turn that this transaction has, and the nesting level it was taken at.
+/// A turn that this transaction has.
 struct Turn {
     row: Uuid,
-    way: Way,
+    /// The row's gate, which it keeps closed.
+    gate: Option<&'static Gate>,
+    /// Whether it has the lock.
+    is_locked: bool,
+    /// The nesting level it was taken at.
     nest_level: i32,
-}
-
-/// How a turn was got.
-enum Way {
-    Gate(&'static Gate),
-    Lock,
 }
 
 #[derive(Default)]
@@ -77,52 +79,80 @@ fn acquire(row: Uuid, only_if_free: bool) -> bool {
     if TURNS.with_borrow(|turns| turns.taken >= MOST || turns.held.iter().any(|turn| turn.is_at(row, gate))) {
         return true;
     }
-    let Some(way) = find_way(row, gate, only_if_free) else { return false };
     // SAFETY: reads a counter.
     let nest_level = unsafe { pg_sys::GetCurrentTransactionNestLevel() };
-    TURNS.with_borrow_mut(|turns| {
-        turns.taken += 1;
-        turns.held.push(Turn { row, way, nest_level });
-    });
-    true
-}
-
-fn find_way(row: Uuid, gate: Option<&'static Gate>, only_if_free: bool) -> Option<Way> {
-    match gate {
-        Some(gate) if only_if_free => gate.enter_if_open().then_some(Way::Gate(gate)),
-        Some(gate) if gate.enter() => Some(Way::Gate(gate)),
-        _ => {
-            let tag = tag(row);
-            // SAFETY: a C call only; the tag outlives it. A wait that is ended by an error leaves no lock behind.
-            let result = unsafe { boundary(|| raw::LockAcquire(&tag, EXCLUSIVE, false, only_if_free)) };
-            (result != pg_sys::LockAcquireResult::LOCKACQUIRE_NOT_AVAIL).then_some(Way::Lock)
-        }
+    let mut turn = Turn { row, gate: None, is_locked: false, nest_level };
+    let got = if only_if_free { turn.take_free(gate) } else { turn.wait(gate) };
+    if got {
+        TURNS.with_borrow_mut(|turns| {
+            turns.taken += 1;
+            turns.held.push(turn);
+        });
     }
+    got
 }
 
 const EXCLUSIVE: pg_sys::LOCKMODE = pg_sys::ExclusiveLock as pg_sys::LOCKMODE;
 
 impl Turn {
-    fn is_at(&self, row: Uuid, gate: Option<&'static Gate>) -> bool {
-        match self.way {
-            Way::Gate(own) => gate.is_some_and(|gate| std::ptr::eq(gate, own)),
-            Way::Lock => self.row == row,
+    fn wait(&mut self, gate: Option<&'static Gate>) -> bool {
+        self.gate = gate.filter(|gate| gate.enter_if_open() || wait_at(gate, FAIR));
+        if self.gate.is_none() {
+            // Whoever comes to the lock's head tries the gate again, and then goes on to the row.
+            self.lock(false);
+            self.gate = gate.filter(|gate| wait_at(gate, Duration::ZERO));
         }
+        true
+    }
+
+    /// Gate and lock, since whoever has the turn may have the lock alone.
+    fn take_free(&mut self, gate: Option<&'static Gate>) -> bool {
+        self.gate = gate.filter(|gate| gate.enter_if_open());
+        self.gate.is_some() == gate.is_some() && self.lock(true)
+    }
+
+    fn lock(&mut self, only_if_free: bool) -> bool {
+        let tag = tag(self.row);
+        // SAFETY: a C call only; the tag outlives it. A wait that is ended by an error leaves no lock behind.
+        let result = unsafe { boundary(|| raw::LockAcquire(&tag, EXCLUSIVE, false, only_if_free)) };
+        self.is_locked = result != pg_sys::LockAcquireResult::LOCKACQUIRE_NOT_AVAIL;
+        self.is_locked
+    }
+
+    fn is_at(&self, row: Uuid, gate: Option<&'static Gate>) -> bool {
+        self.row == row || self.gate.zip(gate).is_some_and(|(own, gate)| std::ptr::eq(own, gate))
     }
 
     fn is_awaited(&self) -> bool {
-        match self.way {
-            Way::Gate(gate) => gate.is_awaited(),
+        self.gate.is_some_and(Gate::is_awaited)
             // SAFETY: reads the lock table for a lock that this transaction holds.
-            Way::Lock => unsafe { pg_sys::LockHasWaiters(&tag(self.row), EXCLUSIVE, false) },
-        }
+            || self.is_locked && unsafe { pg_sys::LockHasWaiters(&tag(self.row), EXCLUSIVE, false) }
+    }
+}
+
+/// Waits at a gate as Postgres waits for a lock: visibly, and until somebody interrupts.
+fn wait_at(gate: &Gate, fair: Duration) -> bool {
+    // SAFETY: variables of the session; `lock_timeout` is in milliseconds, 0 for none. An error ends the wait event too.
+    unsafe {
+        let patience = match u64::try_from(pg_sys::LockTimeout) {
+            Ok(limit @ 1..) => PATIENCE.min(Duration::from_millis(limit) / 10),
+            _ => PATIENCE,
+        };
+        pg_sys::pgstat_report_wait_start(pg_sys::PG_WAIT_EXTENSION);
+        let entered = gate.enter(fair, patience, || {
+            if std::ptr::read_volatile(&raw const pg_sys::InterruptPending) != 0 {
+                boundary(|| raw::ProcessInterrupts());
+            }
+        });
+        pg_sys::pgstat_report_wait_end();
+        entered
     }
 }
 
 impl Drop for Turn {
-    /// Opens the gate again; a lock Postgres gives back itself.
+    /// Opens the gate again; the lock Postgres gives back itself.
     fn drop(&mut self) {
-        if let Way::Gate(gate) = self.way {
+        if let Some(gate) = self.gate {
             gate.leave();
         }
     }
