@@ -144,7 +144,7 @@ impl Drop for Waiting<'_> {
 mod tests {
     use super::{FAIR, Gate};
     use std::sync::atomic::AtomicU32;
-    use std::sync::atomic::Ordering::Relaxed;
+    use std::sync::atomic::Ordering::{Relaxed, SeqCst};
     use std::thread;
     use std::time::Duration;
 
@@ -177,7 +177,7 @@ mod tests {
         assert!(gate.enter_if_open());
         thread::scope(|scope| {
             let late = scope.spawn(|| gate.enter(Duration::ZERO, LONG, || ()));
-            while !gate.is_awaited() {
+            while gate.late.load(SeqCst) == 0 {
                 thread::yield_now();
             }
             gate.leave();
