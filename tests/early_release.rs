@@ -382,7 +382,7 @@ fn early_release_a_wait_for_a_turn_can_be_interrupted() {
     holder.batch_execute("COMMIT").unwrap();
     // Nobody has the turn and nobody waits for it: these come one after the other.
     for _ in 0..3 {
-        database.connect("svc").batch_execute(&format!("SET statement_timeout = '10s'; {DEBIT}")).unwrap();
+        database.connect("svc").batch_execute(&format!("SET statement_timeout = '60s'; {DEBIT}")).unwrap();
     }
     verifies(&database);
 }
