@@ -51,6 +51,8 @@ def pgbench(variant, case, seconds):
         script.write_text(variant["script"])
         command = ["pgbench", "-n", "-M", case.get("protocol", "prepared"), "-c", str(case["clients"]), "-j", "2", "-T", str(warm + seconds),
                    "-f", str(script), "-U", variant.get("role", "app"), "-d", variant.get("database", "bench"), "-l", "--log-prefix", str(pathlib.Path(folder, "log"))]
+        for name, value in variant.get("variables", {}).items():
+            command += ["-D", f"{name}={value}"]
         run = subprocess.run(command, capture_output=True, text=True)
         if run.returncode != 0:
             sys.exit(f"{variant['name']}: pgbench failed\n{run.stderr[-2000:]}")
