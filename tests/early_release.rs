@@ -304,6 +304,42 @@ fn early_release_waits_for_synchronous_standbys_as_the_session_asked() {
         primary.reload();
     });
     assert_eq!(answered.into_inner().unwrap().len(), 5);
+
+    // Seen, but not yet on the standby: whoever asks again with its key is not answered either.
+    primary.set("synchronous_standby_names", "*");
+    primary.reload();
+    const KEYED: &str = "SELECT tenancy.deduct_credits('alice', 1, 'acme', idempotency_key => 'k')";
+    let answered = Mutex::new(Vec::new());
+    let answer = |name, client: &mut Client, statement: &str| {
+        client.batch_execute(statement).unwrap();
+        answered.lock().unwrap().push(name);
+    };
+    std::thread::scope(|scope| {
+        let (database, answer) = (&database, &answer);
+        let mut holder = database.connect("svc");
+        holder.batch_execute(&format!("SET synchronous_commit = on; BEGIN; {KEYED}")).unwrap();
+        scope.spawn(|| {
+            database.connect("svc").batch_execute(&format!("SET synchronous_commit = local; {DEBIT}")).unwrap()
+        });
+        until_waiting(database, 1);
+        scope.spawn(move || answer("first", &mut holder, "COMMIT"));
+        let mut watch = database.superuser();
+        let shown = "SELECT count(*) FROM tenancy.credit_idempotency WHERE key = 'k'";
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while watch.query_one(shown, &[]).unwrap().get::<_, i64>(0) == 0 {
+            assert!(Instant::now() < deadline, "the lock was not released early");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        scope.spawn(move || {
+            answer("again", &mut database.connect("svc"), &format!("SET synchronous_commit = on; {KEYED}"))
+        });
+        std::thread::sleep(Duration::from_millis(1500));
+        let early: Vec<&str> = answered.lock().unwrap().clone();
+        assert!(early.is_empty(), "answered without the standby: {early:?}");
+        primary.set("synchronous_standby_names", "");
+        primary.reload();
+    });
+    assert_eq!(answered.into_inner().unwrap().len(), 2);
     verifies(&database);
 }
 

@@ -74,12 +74,16 @@ impl<'a> Key<'a> {
 
     /// The answer to an earlier request with this key.
     ///
+    /// The request may be seen and not yet be on disk (`pg::early_release`): the row is locked, so that the commit of
+    /// whoever is given its answer waits for what it rests on.
+    ///
     /// Error: PT409 `idempotency_conflict` where that was another request.
     pub fn answer(&self, pool: Uuid) -> Result<Option<Answer>> {
         let found = sql::query_opt(
             "SELECT i.request_hash = $3 AND i.operation = $4, i.result_id, i.held_after
                FROM tenancy.credit_idempotency AS i
-              WHERE i.pool_id = $1 AND i.key = $2",
+              WHERE i.pool_id = $1 AND i.key = $2
+                FOR KEY SHARE",
             &[pool.into(), self.key.into(), self.hash.as_slice().into(), self.operation.into()],
             Mode::Write,
             |row| {

@@ -62,6 +62,7 @@ impl Table {
             let (form, description) = ((*relation).rd_rel, (*relation).rd_att);
             if (*form).relkind as u8 != pg_sys::RELKIND_RELATION
                 || (*form).relispartition
+                || (*form).relhassubclass
                 || (*form).relam != pg_sys::HEAP_TABLE_AM_OID
                 || !self.has_no_other_triggers(relation)
                 || !(*relation).rd_rules.is_null()
@@ -92,6 +93,7 @@ impl Table {
                     && (0..(*all).numtriggers as usize).all(|index| {
                         let trigger = (*all).triggers.add(index);
                         (*trigger).tgisinternal
+                            && !(*trigger).tgdeferrable
                             && raw::RI_FKey_trigger_type((*trigger).tgfoid) != pg_sys::RI_TRIGGER_NONE as i32
                     })
         }

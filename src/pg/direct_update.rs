@@ -5,6 +5,7 @@ use super::guard::{boundary, raw};
 use super::sql::{Arg, Row};
 use super::{Result, snapshot_is_kept};
 use pgrx::pg_sys;
+use pgrx::pg_sys::IndexAttrBitmapKind::INDEX_ATTR_BITMAP_KEY;
 use uuid::Uuid;
 
 /// What is to become of a row.
@@ -63,6 +64,13 @@ pub fn update<'a, T>(
             let (data, nulls) = (data.as_ptr(), nulls.as_ptr());
             boundary(|| {
                 let description = (*relation).rd_att;
+                let keys = raw::RelationGetIndexAttrBitmap(relation, INDEX_ATTR_BITMAP_KEY);
+                let is_key =
+                    |ordinal: i32| pg_sys::bms_is_member(ordinal - pg_sys::FirstLowInvalidHeapAttributeNumber, keys);
+                if (*values).iter().any(|(ordinal, _)| is_key(*ordinal)) {
+                    // Foreign keys may hang on it.
+                    return pg_sys::TM_Result::TM_Invisible;
+                }
                 let slot = raw::MakeSingleTupleTableSlot(description, &raw const pg_sys::TTSOpsVirtual);
                 raw::heap_deform_tuple(found, description, (*slot).tts_values, (*slot).tts_isnull);
                 for (at, (ordinal, _)) in (*values).iter().enumerate() {

@@ -156,6 +156,10 @@ pub(super) mod raw {
         ) -> *mut pg_sys::List;
         pub fn RI_FKey_trigger_type(function: pg_sys::Oid) -> c_int;
         pub fn CheckCmdReplicaIdentity(relation: pg_sys::Relation, command: pg_sys::CmdType::Type);
+        pub fn RelationGetIndexAttrBitmap(
+            relation: pg_sys::Relation,
+            kind: pg_sys::IndexAttrBitmapKind::Type,
+        ) -> *mut pg_sys::Bitmapset;
         pub fn RelationGetPrimaryKeyIndex(
             relation: pg_sys::Relation,
             #[cfg(feature = "pg18")] deferrable_too: bool,

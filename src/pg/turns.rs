@@ -29,7 +29,7 @@ const MOST: usize = 16;
 /// Tells our locks from those of `pg_advisory_lock`, which have 1 or 2 here.
 const MARK: u16 = 0x5447;
 
-/// Rows that share a gate only wait for each other.
+/// Who finds a gate closed for another row goes without it.
 const GATES: usize = 1024;
 
 static SHARED_GATES: SharedSlice<Gate> = SharedSlice::new(c"pg_tenancy gates", Gate::new);
@@ -41,11 +41,13 @@ pub(super) fn request() {
     }
 }
 
-/// A turn that this transaction has.
+/// A turn that this transaction has or waits for.
 struct Turn {
     row: Uuid,
     /// The row's gate, which it keeps closed.
     gate: Option<&'static Gate>,
+    /// The row's gate, where it was waited for in vain: whoever has it is to know that somebody waits.
+    beyond: Option<&'static Gate>,
     /// Whether it has the lock.
     is_locked: bool,
     /// The nesting level it was taken at.
@@ -75,63 +77,87 @@ pub fn take_free(row: Uuid) -> Result<bool> {
 }
 
 fn acquire(row: Uuid, only_if_free: bool) -> bool {
-    let gate = SHARED_GATES.get().map(|gates| &gates[row.as_u64_pair().1 as usize % gates.len()]);
-    if TURNS.with_borrow(|turns| turns.taken >= MOST || turns.held.iter().any(|turn| turn.is_at(row, gate))) {
+    if TURNS.with_borrow(|turns| turns.taken >= MOST || turns.held.iter().any(|turn| turn.row == row)) {
         return true;
     }
     // SAFETY: reads a counter.
     let nest_level = unsafe { pg_sys::GetCurrentTransactionNestLevel() };
-    let mut turn = Turn { row, gate: None, is_locked: false, nest_level };
-    let got = if only_if_free { turn.take_free(gate) } else { turn.wait(gate) };
-    if got {
+    // There from the start: whatever ends the wait, the end of the (sub)transaction undoes what was done so far.
+    TURNS.with_borrow_mut(|turns| {
+        turns.taken += 1;
+        turns.held.push(Turn { row, gate: None, beyond: None, is_locked: false, nest_level });
+    });
+    let (_, end) = row.as_u64_pair();
+    let key = end ^ u64::from(super::database_oid());
+    let gate = SHARED_GATES.get().map(|gates| &gates[key as usize % gates.len()]);
+    if !only_if_free {
+        wait(row, key, gate);
+        return true;
+    }
+    let got = take_if_free(row, key, gate);
+    if !got {
         TURNS.with_borrow_mut(|turns| {
-            turns.taken += 1;
-            turns.held.push(turn);
+            turns.taken -= 1;
+            turns.held.pop();
         });
     }
     got
 }
 
+/// Changes the turn that is being taken.
+fn note(change: impl FnOnce(&mut Turn)) {
+    TURNS.with_borrow_mut(|turns| turns.held.last_mut().map(change));
+}
+
+fn wait(row: Uuid, key: u64, gate: Option<&'static Gate>) {
+    let enter = |fair| {
+        let entered = gate.filter(|gate| gate.enter_if_open(key) || gate.is_for(key) && wait_at(gate, key, fair));
+        entered.inspect(|gate| note(|turn| turn.gate = Some(gate))).is_some()
+    };
+    if enter(FAIR) {
+        return;
+    }
+    if let Some(gate) = gate.filter(|gate| gate.is_for(key)) {
+        gate.went_beyond();
+        note(|turn| turn.beyond = Some(gate));
+    }
+    lock(row, false);
+    // Whoever comes to the lock's head tries the gate again, and then goes on to the row.
+    enter(Duration::ZERO);
+}
+
+/// Gate and lock, since whoever has the turn may have the lock alone.
+fn take_if_free(row: Uuid, key: u64, gate: Option<&'static Gate>) -> bool {
+    match gate {
+        Some(gate) if gate.enter_if_open(key) => note(|turn| turn.gate = Some(gate)),
+        Some(gate) if gate.is_for(key) => return false,
+        _ => {}
+    }
+    lock(row, true)
+}
+
 const EXCLUSIVE: pg_sys::LOCKMODE = pg_sys::ExclusiveLock as pg_sys::LOCKMODE;
 
+fn lock(row: Uuid, only_if_free: bool) -> bool {
+    let tag = tag(row);
+    // SAFETY: a C call only; the tag outlives it. A wait that is ended by an error leaves no lock behind.
+    let result = unsafe { boundary(|| raw::LockAcquire(&tag, EXCLUSIVE, false, only_if_free)) };
+    let got = result != pg_sys::LockAcquireResult::LOCKACQUIRE_NOT_AVAIL;
+    note(|turn| turn.is_locked = got);
+    got
+}
+
 impl Turn {
-    fn wait(&mut self, gate: Option<&'static Gate>) -> bool {
-        self.gate = gate.filter(|gate| gate.enter_if_open() || wait_at(gate, FAIR));
-        if self.gate.is_none() {
-            // Whoever comes to the lock's head tries the gate again, and then goes on to the row.
-            self.lock(false);
-            self.gate = gate.filter(|gate| wait_at(gate, Duration::ZERO));
-        }
-        true
-    }
-
-    /// Gate and lock, since whoever has the turn may have the lock alone.
-    fn take_free(&mut self, gate: Option<&'static Gate>) -> bool {
-        self.gate = gate.filter(|gate| gate.enter_if_open());
-        self.gate.is_some() == gate.is_some() && self.lock(true)
-    }
-
-    fn lock(&mut self, only_if_free: bool) -> bool {
-        let tag = tag(self.row);
-        // SAFETY: a C call only; the tag outlives it. A wait that is ended by an error leaves no lock behind.
-        let result = unsafe { boundary(|| raw::LockAcquire(&tag, EXCLUSIVE, false, only_if_free)) };
-        self.is_locked = result != pg_sys::LockAcquireResult::LOCKACQUIRE_NOT_AVAIL;
-        self.is_locked
-    }
-
-    fn is_at(&self, row: Uuid, gate: Option<&'static Gate>) -> bool {
-        self.row == row || self.gate.zip(gate).is_some_and(|(own, gate)| std::ptr::eq(own, gate))
-    }
-
     fn is_awaited(&self) -> bool {
-        self.gate.is_some_and(Gate::is_awaited)
+        let own = u32::from(self.beyond.is_some());
+        self.gate.or(self.beyond).is_some_and(|gate| gate.is_awaited(own))
             // SAFETY: reads the lock table for a lock that this transaction holds.
             || self.is_locked && unsafe { pg_sys::LockHasWaiters(&tag(self.row), EXCLUSIVE, false) }
     }
 }
 
 /// Waits at a gate as Postgres waits for a lock: visibly, and until somebody interrupts.
-fn wait_at(gate: &Gate, fair: Duration) -> bool {
+fn wait_at(gate: &Gate, key: u64, fair: Duration) -> bool {
     // SAFETY: variables of the session; `lock_timeout` is in milliseconds, 0 for none. An error ends the wait event too.
     unsafe {
         let patience = match u64::try_from(pg_sys::LockTimeout) {
@@ -139,7 +165,7 @@ fn wait_at(gate: &Gate, fair: Duration) -> bool {
             _ => PATIENCE,
         };
         pg_sys::pgstat_report_wait_start(pg_sys::PG_WAIT_EXTENSION);
-        let entered = gate.enter(fair, patience, || {
+        let entered = gate.enter(key, fair, patience, || {
             if std::ptr::read_volatile(&raw const pg_sys::InterruptPending) != 0 {
                 boundary(|| raw::ProcessInterrupts());
             }
@@ -152,6 +178,9 @@ fn wait_at(gate: &Gate, fair: Duration) -> bool {
 impl Drop for Turn {
     /// Opens the gate again; the lock Postgres gives back itself.
     fn drop(&mut self) {
+        if let Some(gate) = self.beyond {
+            gate.came_back();
+        }
         if let Some(gate) = self.gate {
             gate.leave();
         }

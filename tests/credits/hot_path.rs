@@ -107,9 +107,24 @@ fn a_users_own_indexes_rules_and_triggers_on_the_pools_are_served() {
         )
         .unwrap();
     assert!(debit().unwrap());
+    // A foreign key of the user's on what a debit changes.
+    world
+        .admin
+        .batch_execute(
+            "ALTER TABLE tenancy.credit_pools ADD CONSTRAINT own UNIQUE (pool_id, seq);
+             CREATE TABLE public.notes (pool_id uuid, seq bigint,
+                 FOREIGN KEY (pool_id, seq) REFERENCES tenancy.credit_pools (pool_id, seq) ON UPDATE CASCADE);
+             INSERT INTO public.notes SELECT pool_id, seq FROM tenancy.credit_pools;
+             DROP TRIGGER own ON tenancy.credit_pools;",
+        )
+        .unwrap();
+    assert!(debit().unwrap());
+    let follows = "SELECT count(*) FROM public.notes AS n JOIN tenancy.credit_pools AS p USING (pool_id, seq)";
+    assert_eq!(world.admin.query_one(follows, &[]).unwrap().get::<_, i64>(0), 1, "the foreign key was followed");
+    world.admin.batch_execute("DROP TABLE public.notes").unwrap();
     let noted: String = world.admin.query_one("SELECT balance::text FROM public.changes", &[]).unwrap().get(0);
     assert_eq!(noted, "95.000000", "the trigger fired");
-    assert_eq!(world.available(ACME), "95.000000");
+    assert_eq!(world.available(ACME), "94.000000");
     assert!(world.admin.query("SELECT * FROM tenancy.verify_ledger()", &[]).unwrap().is_empty());
 }
 
