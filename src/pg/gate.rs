@@ -3,8 +3,8 @@
 //! A lock of Postgres is handed from its holder to whoever is first in its queue, who then has to be woken: while that
 //! takes its time, nobody works. A gate that opens is open to whoever comes first, the sleeper it wakes or a session
 //! that is awake. So that nobody is passed by for ever, whoever has waited for [`FAIR`] is late: for them the gate is
-//! kept. Nobody waits here without an end, so a gate can be part of no deadlock, and
-//! nothing may rest on it: it keeps order, it does not guard.
+//! kept. Nobody waits here without an end, so a gate can be part of no deadlock, and nothing may rest on it: it keeps
+//! order, it does not guard.
 
 use super::park;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
