@@ -222,7 +222,8 @@ fn identity_09_a_second_login_under_an_open_cursor_is_refused() {
     with_rows(&database, 5);
     let mut client = database.connect("app");
     client.batch_execute("BEGIN").unwrap();
-    authenticate(&mut client, &acme()).unwrap();
+    let token = acme();
+    authenticate(&mut client, &token).unwrap();
     client.batch_execute("DECLARE c CURSOR FOR SELECT tenant_id FROM public.essays; SAVEPOINT s").unwrap();
     assert_eq!(client.query_one("FETCH c", &[]).unwrap().get::<_, &str>(0), "acme");
     client.batch_execute("SAVEPOINT s").unwrap();
@@ -231,7 +232,7 @@ fn identity_09_a_second_login_under_an_open_cursor_is_refused() {
     let rest = client.query("FETCH ALL c", &[]).unwrap();
     assert!(rest.iter().all(|row| row.get::<_, &str>(0) == "acme"));
     // The same token again is no other identity.
-    assert_eq!(authenticate(&mut client, &acme()).unwrap(), "alice");
+    assert_eq!(authenticate(&mut client, &token).unwrap(), "alice");
     client.batch_execute("COMMIT").unwrap();
 }
 
@@ -283,13 +284,14 @@ fn emptying_the_setting_in_mid_transaction_lets_no_second_identity_in() {
         "SELECT tenancy.clear_identity()",
     ] {
         client.batch_execute("BEGIN").unwrap();
-        authenticate(&mut client, &acme()).unwrap();
+        let token = acme();
+        authenticate(&mut client, &token).unwrap();
         client.batch_execute(emptying).unwrap();
         assert_eq!(tenant(&mut client), None, "{emptying}");
         client.batch_execute("SAVEPOINT s").unwrap();
         refused(authenticate(&mut client, &beta()), "PT403", "identity_already_set");
         client.batch_execute("ROLLBACK TO s").unwrap();
-        assert_eq!(authenticate(&mut client, &acme()).unwrap(), "alice", "the same identity may come back");
+        assert_eq!(authenticate(&mut client, &token).unwrap(), "alice", "the same identity may come back");
         assert_eq!(tenant(&mut client).as_deref(), Some("acme"));
         client.batch_execute("ROLLBACK").unwrap();
     }

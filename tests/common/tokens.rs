@@ -3,6 +3,7 @@
 use aws_lc_rs::hmac;
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde_json::{Map, Value, json};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// The issuer every database of the harness knows.
@@ -14,6 +15,10 @@ pub const KEY_ID: &str = "key-1";
 /// Its HS256 secret.
 pub const SECRET: &[u8] = b"a secret of the tests, forty-two bytes long";
 
+/// Tokens made so far, which tells each from all others: two that one second's clock would have made alike are two in
+/// every run, and a test that means the same token again keeps it.
+static MADE: AtomicU64 = AtomicU64::new(0);
+
 /// A token in the making: valid for an hour unless told otherwise.
 #[derive(Clone, Debug)]
 pub struct Token {
@@ -24,10 +29,10 @@ pub struct Token {
 impl Token {
     /// A token of the harness's issuer for this subject, without an organization.
     pub fn for_user(user_id: &str) -> Self {
-        let now = now();
+        let (now, serial) = (now(), MADE.fetch_add(1, Relaxed));
         let Value::Object(header) = json!({"alg": "HS256", "typ": "JWT", "kid": KEY_ID}) else { unreachable!() };
         let Value::Object(claims) =
-            json!({"iss": ISSUER, "aud": AUDIENCE, "sub": user_id, "iat": now, "exp": now + 3600})
+            json!({"iss": ISSUER, "aud": AUDIENCE, "sub": user_id, "iat": now, "exp": now + 3600, "serial": serial})
         else {
             unreachable!()
         };
