@@ -17,11 +17,34 @@ thread_local! {
     static DISTRIBUTED: Cell<(u64, bool)> = const { Cell::new((0, false)) };
 }
 
-/// The types our tables have.
-pub use pgrx::pg_sys::{
-    BOOLOID as BOOL, INT4OID as INT4, INT8OID as INT8, JSONBOID as JSONB, NUMERICARRAYOID as NUMERICARRAY,
-    NUMERICOID as NUMERIC, TEXTOID as TEXT, TIMESTAMPTZOID as TIMESTAMPTZ, UUIDOID as UUID,
-};
+/// A column's type and its modifier, as `pg_attribute` has them.
+#[derive(PartialEq)]
+pub struct Type(Oid, i32);
+
+impl Type {
+    /// A type without a modifier.
+    const fn plain(oid: Oid) -> Self {
+        Self(oid, -1)
+    }
+
+    /// `numeric(precision, scale)`, or an array of it.
+    const fn numeric(oid: Oid, precision: i32, scale: i32) -> Self {
+        Self(oid, (precision << 16 | scale) + pg_sys::VARHDRSZ as i32)
+    }
+}
+
+pub const BOOL: Type = Type::plain(pg_sys::BOOLOID);
+pub const INT4: Type = Type::plain(pg_sys::INT4OID);
+pub const INT8: Type = Type::plain(pg_sys::INT8OID);
+pub const JSONB: Type = Type::plain(pg_sys::JSONBOID);
+pub const TEXT: Type = Type::plain(pg_sys::TEXTOID);
+pub const TIMESTAMPTZ: Type = Type::plain(pg_sys::TIMESTAMPTZOID);
+pub const UUID: Type = Type::plain(pg_sys::UUIDOID);
+/// `numeric(18,6)`, and an array of it.
+pub const CREDITS: Type = Type::numeric(pg_sys::NUMERICOID, 18, 6);
+pub const CREDITS_ARRAY: Type = Type::numeric(pg_sys::NUMERICARRAYOID, 18, 6);
+/// `numeric(30,6)`.
+pub const TOTAL: Type = Type::numeric(pg_sys::NUMERICOID, 30, 6);
 
 /// A table of ours as our migrations make it.
 pub struct Table {
@@ -32,7 +55,7 @@ pub struct Table {
     /// Whether foreign keys hang on columns of it that nobody changes here: their triggers have nothing to do.
     pub has_foreign_keys: bool,
     /// Its columns, in order.
-    pub columns: &'static [(&'static CStr, Oid)],
+    pub columns: &'static [(&'static CStr, Type)],
 }
 
 impl Table {
@@ -73,11 +96,11 @@ impl Table {
             {
                 return false;
             }
-            self.columns.iter().enumerate().all(|(index, (name, type_oid))| {
+            self.columns.iter().enumerate().all(|(index, (name, of))| {
                 let attribute = attribute(description, index);
                 !(*attribute).attisdropped
                     && (*attribute).attgenerated == 0
-                    && (*attribute).atttypid == *type_oid
+                    && Type((*attribute).atttypid, (*attribute).atttypmod) == *of
                     && CStr::from_ptr((*attribute).attname.data.as_ptr()) == *name
             })
         }

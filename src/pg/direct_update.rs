@@ -5,7 +5,7 @@ use super::guard::{boundary, raw};
 use super::sql::{Arg, Row};
 use super::{Result, snapshot_is_kept};
 use pgrx::pg_sys;
-use pgrx::pg_sys::IndexAttrBitmapKind::INDEX_ATTR_BITMAP_KEY;
+use pgrx::pg_sys::IndexAttrBitmapKind::{INDEX_ATTR_BITMAP_KEY, INDEX_ATTR_BITMAP_PRIMARY_KEY};
 use uuid::Uuid;
 
 /// What is to become of a row.
@@ -40,7 +40,7 @@ pub fn update<'a, T>(
         return Ok(Changed::NeedsStatement);
     }
     // SAFETY: C calls only. The relation stays open until it is closed below or an error's clean-up closes it.
-    let relation = unsafe { boundary(|| table.open()) };
+    let relation = unsafe { boundary(|| open(table)) };
     if relation.is_null() {
         return Ok(Changed::NeedsStatement);
     }
@@ -64,11 +64,7 @@ pub fn update<'a, T>(
             let (data, nulls) = (data.as_ptr(), nulls.as_ptr());
             boundary(|| {
                 let description = (*relation).rd_att;
-                let keys = raw::RelationGetIndexAttrBitmap(relation, INDEX_ATTR_BITMAP_KEY);
-                let is_key =
-                    |ordinal: i32| pg_sys::bms_is_member(ordinal - pg_sys::FirstLowInvalidHeapAttributeNumber, keys);
-                if (*values).iter().any(|(ordinal, _)| is_key(*ordinal)) {
-                    // Foreign keys may hang on it.
+                if are_in_foreign_keys(relation, (*values).iter().map(|(column, _)| *column)) {
                     return pg_sys::TM_Result::TM_Invisible;
                 }
                 let slot = raw::MakeSingleTupleTableSlot(description, &raw const pg_sys::TTSOpsVirtual);
@@ -92,6 +88,50 @@ pub fn update<'a, T>(
     // SAFETY: opened above.
     unsafe { boundary(|| close(relation)) };
     Ok(outcome)
+}
+
+/// Opens the table for writing; null where that takes a statement, or where the primary key is not the first column.
+///
+/// SAFETY of callers: in [`boundary`], and the relation is closed there.
+unsafe fn open(table: &Table) -> pg_sys::Relation {
+    // SAFETY: C calls only.
+    unsafe {
+        let relation = table.open();
+        if relation.is_null() {
+            return relation;
+        }
+        let key = raw::RelationGetIndexAttrBitmap(relation, INDEX_ATTR_BITMAP_PRIMARY_KEY);
+        if pg_sys::bms_membership(key) == pg_sys::BMS_Membership::BMS_SINGLETON && is_member(1, key) {
+            return relation;
+        }
+        close(relation);
+        std::ptr::null_mut()
+    }
+}
+
+/// Whether a foreign key may hang on one of the columns, or is made of one.
+///
+/// SAFETY of callers: an open relation; in [`boundary`].
+unsafe fn are_in_foreign_keys(relation: pg_sys::Relation, mut columns: impl Iterator<Item = i32>) -> bool {
+    // SAFETY: by the caller; both are copies, and the list is of what it is documented to be of.
+    unsafe {
+        let referenced = raw::RelationGetIndexAttrBitmap(relation, INDEX_ATTR_BITMAP_KEY);
+        let own = raw::RelationGetFKeyList(relation);
+        let count = if own.is_null() { 0 } else { (*own).length as usize };
+        columns.any(|column| {
+            is_member(column, referenced)
+                || (0..count).any(|at| {
+                    let key = &*(*(*own).elements.add(at)).ptr_value.cast::<pg_sys::ForeignKeyCacheInfo>();
+                    key.conkey[..key.nkeys as usize].iter().any(|of_key| i32::from(*of_key) == column)
+                })
+        })
+    }
+}
+
+/// SAFETY of callers: a set of columns as the relation cache makes it.
+unsafe fn is_member(column: i32, columns: *mut pg_sys::Bitmapset) -> bool {
+    // SAFETY: reads the set.
+    unsafe { pg_sys::bms_is_member(column - pg_sys::FirstLowInvalidHeapAttributeNumber, columns) }
 }
 
 /// The row as of now, own changes included; null where there is none.

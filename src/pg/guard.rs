@@ -160,6 +160,7 @@ pub(super) mod raw {
             relation: pg_sys::Relation,
             kind: pg_sys::IndexAttrBitmapKind::Type,
         ) -> *mut pg_sys::Bitmapset;
+        pub fn RelationGetFKeyList(relation: pg_sys::Relation) -> *mut pg_sys::List;
         pub fn RelationGetPrimaryKeyIndex(
             relation: pg_sys::Relation,
             #[cfg(feature = "pg18")] deferrable_too: bool,

@@ -89,7 +89,7 @@ fn acquire(row: Uuid, only_if_free: bool) -> bool {
     });
     let (_, end) = row.as_u64_pair();
     let key = end ^ u64::from(super::database_oid());
-    let gate = SHARED_GATES.get().map(|gates| &gates[key as usize % gates.len()]);
+    let gate = gate(key);
     if !only_if_free {
         wait(row, key, gate);
         return true;
@@ -102,6 +102,16 @@ fn acquire(row: Uuid, only_if_free: bool) -> bool {
         });
     }
     got
+}
+
+/// The gate of the rows with this key. None for a background worker: unlike a session's, its SIGTERM may end it in the
+/// midst of anything, and what it has just counted or closed would stay so.
+fn gate(key: u64) -> Option<&'static Gate> {
+    // SAFETY: reads a variable of the process.
+    if unsafe { !pg_sys::MyBgworkerEntry.is_null() } {
+        return None;
+    }
+    SHARED_GATES.get().map(|gates| &gates[key as usize % gates.len()])
 }
 
 /// Changes the turn that is being taken.

@@ -128,6 +128,45 @@ fn a_users_own_indexes_rules_and_triggers_on_the_pools_are_served() {
     assert!(world.admin.query("SELECT * FROM tenancy.verify_ledger()", &[]).unwrap().is_empty());
 }
 
+/// What a user has made of the pools' own columns is served as an UPDATE serves it.
+#[test]
+fn pools_with_other_keys_and_types_are_served_by_a_statement() {
+    let mut world = world();
+    world.fund(ACME, "100");
+    let mut service = world.service();
+    let mut debit = |amount: &str| pooled(&mut service, "ada", amount, Some(ACME));
+    assert!(debit("1").unwrap());
+    // A foreign key from what a debit changes: 97 is refused.
+    world
+        .admin
+        .batch_execute(
+            "CREATE TABLE public.balances (balance numeric PRIMARY KEY);
+             INSERT INTO public.balances VALUES (0), (98), (99), (100);
+             ALTER TABLE tenancy.credit_pools ADD CONSTRAINT own FOREIGN KEY (balance) REFERENCES public.balances",
+        )
+        .unwrap();
+    assert!(debit("1").unwrap());
+    fails_with(debit("1"), "23503");
+    world
+        .admin
+        .batch_execute(
+            "ALTER TABLE tenancy.credit_pools DROP CONSTRAINT own;
+             ALTER TABLE tenancy.credit_grants DROP CONSTRAINT credit_grants_pool_fkey;
+             ALTER TABLE tenancy.credit_pools DROP CONSTRAINT credit_pools_pkey CASCADE, ADD PRIMARY KEY (tag, pool_id)",
+        )
+        .unwrap();
+    assert!(debit("1").unwrap());
+    world
+        .admin
+        .batch_execute(
+            "ALTER TABLE tenancy.credit_pools DROP CONSTRAINT credit_pools_pkey, ADD PRIMARY KEY (pool_id);
+             ALTER TABLE tenancy.credit_pools ALTER drawn_total TYPE numeric(2,1)",
+        )
+        .unwrap();
+    assert!(debit("6.9").unwrap());
+    fails_with(debit("1"), "22003");
+}
+
 #[test]
 fn the_constraints_of_pools_and_ledger_refuse_what_does_not_add_up() {
     let mut world = world();
