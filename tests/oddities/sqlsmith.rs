@@ -38,7 +38,7 @@ fn two_tenants(database: &Database) {
 }
 
 fn seconds() -> u64 {
-    std::env::var("PGT_SMITH_SECONDS").map_or(15, |text| text.parse().expect("PGT_SMITH_SECONDS is a number"))
+    std::env::var("PGT_SMITH_SECONDS").map_or(60, |text| text.parse().expect("PGT_SMITH_SECONDS is a number"))
 }
 
 /// Statements without end, made up for a role.
