@@ -1,6 +1,6 @@
 # Each target is one line that calls scripts/; each does its own set-up.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test soak soak-ledger soak-online lint bench bench-full install fuzz torture test-matrix package package-test deny freeze docs
+.PHONY: help setup demo test soak soak-ledger soak-online lint bench bench-full install fuzz torture test-matrix package package-test deny upgrade-script freeze docs
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 12
@@ -42,6 +42,9 @@ bench-full: ## the same, long enough to hold the bars
 
 deny: ## licences, sources and known holes of every crate that is linked in
 	@scripts/deny.sh
+
+upgrade-script: ## the road from the last released version to this one, in sql/
+	@scripts/upgrade_script.sh
 
 freeze: ## at a release: keeps its scripts, so that tests hold them unchanged
 	@scripts/freeze.sh

@@ -25,8 +25,8 @@ step "No path of somebody's machine in any file"
 if sources ! -path ./scripts/lint.sh | xargs -0 grep -nIE '(^|[^A-Za-z0-9_./$-])/(root|home|work|Users)/[A-Za-z0-9_.-]+'; then
     die "the lines above name paths of one machine."
 fi
-step "No source file of more than 500 lines (but the one list of access)"
-if sources ! -path ./sql/access.sql \( -name '*.rs' -o -name '*.sql' -o -name '*.sh' \) | xargs -0 awk 'FNR == 501 { print FILENAME; found = 1 } END { exit !found }'; then
+step "No source file of more than 500 lines (but the one list of access, and what is generated)"
+if sources ! -path ./sql/access.sql ! -path './sql/pg_tenancy--*.sql' \( -name '*.rs' -o -name '*.sql' -o -name '*.sh' \) | xargs -0 awk 'FNR == 501 { print FILENAME; found = 1 } END { exit !found }'; then
     die "the files above are too long to read in one go: split them by topic."
 fi
 note "lint: nothing found"

@@ -11,7 +11,8 @@ use pgrx::{name, pg_extern};
 pub use installed::require_installed;
 
 /// The version of this library. Under the feature `made_up_next` the one that the upgrade tests make up.
-pub const VERSION: &str = if cfg!(feature = "made_up_next") { "0.1.1" } else { env!("CARGO_PKG_VERSION") };
+pub const VERSION: &str =
+    if cfg!(feature = "made_up_next") { concat!(env!("CARGO_PKG_VERSION"), ".1") } else { env!("CARGO_PKG_VERSION") };
 
 /// The version of this library.
 #[pg_extern(name = "_library_version", immutable, parallel_safe)]

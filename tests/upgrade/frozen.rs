@@ -1,8 +1,9 @@
 //! What was released is frozen (scripts/freeze.sh): the extension's script of this version, if it is out, and a road from
-//! every version that is.
+//! every version that is (scripts/upgrade_script.sh), which leads to what a fresh database has.
 
-use crate::common::{cluster, wrappers};
-use crate::package::NOW;
+use crate::common::copies::{difference, objects};
+use crate::common::{Cluster, Options, wrappers};
+use crate::package::{NOW, Package};
 use std::process::Command;
 
 /// The script's statements, without what pgrx says about where in the sources they stand: a list for each of its
@@ -28,8 +29,12 @@ fn output(command: &mut Command) -> String {
 #[test]
 fn released_versions_are_frozen_and_have_a_road_to_this_one() {
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/released");
-    let database = cluster().empty_database();
-    let mut client = database.superuser();
+    let package = Package::install("released");
+    let cluster = Cluster::start(Options { programs: Some(package.programs()), ..Options::default() });
+    let fresh = cluster.empty_database();
+    let mut client = fresh.superuser();
+    client.batch_execute("CREATE EXTENSION pg_tenancy; SELECT tenancy.install()").unwrap();
+    let expected = objects(&mut client);
     for entry in std::fs::read_dir(folder).into_iter().flatten() {
         let file = entry.unwrap().path();
         let name = file.file_name().unwrap().to_str().unwrap();
@@ -40,9 +45,18 @@ fn released_versions_are_frozen_and_have_a_road_to_this_one() {
             let built = std::fs::read_to_string(format!("{}/extension/pg_tenancy--{NOW}.sql", share.trim())).unwrap();
             assert!(entities(&built) == entities(&released), "{NOW} is released: give the change a new version");
         } else {
-            let path = "SELECT path FROM pg_extension_update_paths('pg_tenancy') WHERE source = $1 AND target = $2";
-            let path: Option<String> = client.query_opt(path, &[&version, &NOW]).unwrap().and_then(|row| row.get(0));
-            assert!(path.is_some(), "no sql/pg_tenancy--{version}--….sql leads to {NOW}");
+            package.write(&format!("pg_tenancy--{version}.sql"), &released);
+            let database = cluster.empty_database();
+            let mut dba = database.superuser();
+            dba.batch_execute(&format!("CREATE EXTENSION pg_tenancy VERSION '{version}'")).unwrap();
+            dba.batch_execute("ALTER EXTENSION pg_tenancy UPDATE")
+                .unwrap_or_else(|error| panic!("no sql/pg_tenancy--{version}--….sql leads to {NOW}: {error:?}"));
+            dba.batch_execute("SELECT tenancy.install()").unwrap();
+            assert_eq!(
+                difference(&expected, &objects(&mut dba)),
+                Vec::<String>::new(),
+                "fresh (-), from {version} (+)"
+            );
         }
     }
 }

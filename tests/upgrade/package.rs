@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// The version that does not exist.
-pub const NEXT: &str = "0.1.1";
+pub const NEXT: &str = concat!(env!("CARGO_PKG_VERSION"), ".1");
 /// This one.
 pub const NOW: &str = env!("CARGO_PKG_VERSION");
 
@@ -77,7 +77,8 @@ impl Package {
         fs::rename(&new, &place).expect("the library can be replaced");
     }
 
-    fn write(&self, name: &str, content: &str) {
+    /// Puts a file beside the extension's.
+    pub fn write(&self, name: &str, content: &str) {
         fs::write(self.extension().join(name), content).expect("the file can be written");
     }
 

@@ -1,0 +1,75 @@
+#!/usr/bin/env python3
+"""Writes the road from one version of the extension to the next: what differs between their scripts.
+
+upgrade_script.py OLD.sql NEW.sql: functions that changed are replaced, comments that changed are given anew, and what is
+new is made and closed to PUBLIC. What it cannot tell (something gone, a type or a signature that changed) it names and
+ends with 1: that is written by hand.
+"""
+
+import re
+import sys
+
+HEAD = '\\echo Use "ALTER EXTENSION pg_tenancy UPDATE" to load this file. \\quit\n'
+# Every session looks at the versions again.
+TAIL = """DO $$
+BEGIN
+    IF to_regclass('tenancy.schema_migrations') IS NOT NULL THEN
+        PERFORM tenancy._changed('schema_migrations');
+    END IF;
+END
+$$;
+"""
+TOKEN = re.compile(r"--[^\n]*|/\*.*?\*/|'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"|(\$\w*\$).*?\1|;|\s+|.", re.DOTALL)
+FUNCTION = re.compile(r'CREATE\s+(?:FUNCTION|PROCEDURE)\s+(?:tenancy\.)?"?(\w+)"?\s*\(')
+
+
+def statements(script):
+    """The statements of a script without the comments between them."""
+    found, current = [], []
+    for token in TOKEN.finditer(script):
+        text = token.group()
+        if not current and (text.isspace() or text.startswith(("--", "/*"))):
+            continue
+        current.append(text)
+        if text == ";":
+            # Comments that pgrx puts into a statement say where in the sources it stands.
+            found.append("".join(part for part in current if not part.startswith("/*")))
+            current = []
+    return found
+
+
+def name(statement):
+    match = FUNCTION.match(statement)
+    return match and match.group(1)
+
+
+def main(old, new):
+    old, new = (statements(open(file, encoding="utf-8").read()) for file in (old, new))
+    plain = lambda statement: " ".join(statement.split())
+    known, kept = {plain(statement) for statement in old}, {plain(statement) for statement in new}
+    gone = [statement for statement in old if plain(statement) not in kept]
+    made = [statement for statement in new if plain(statement) not in known]
+    before = {name(statement) for statement in gone}
+    by_hand, script, opened = [], [HEAD], []
+    for statement in made:
+        if name(statement) in before and name(statement):
+            script.append(statement.replace("CREATE", "CREATE OR REPLACE", 1))
+        elif name(statement):
+            script.append(statement)
+            opened.append(name(statement))
+        elif statement.startswith("COMMENT ON"):
+            script.append(statement)
+        else:
+            by_hand.append(statement)
+    replaced = {name(statement) for statement in made}
+    by_hand += [statement for statement in gone if not statement.startswith("COMMENT ON") and name(statement) not in replaced]
+    for function in opened:
+        script.append(f"REVOKE ALL ON ROUTINE tenancy.{function} FROM PUBLIC;")
+    print("\n\n".join([*script, TAIL.rstrip()]))
+    for statement in by_hand:
+        print(f"by hand: {statement[:200]}", file=sys.stderr)
+    return bool(by_hand)
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))
