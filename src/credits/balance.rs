@@ -2,6 +2,7 @@
 
 use super::entry_id::last_id_at;
 use super::owner::Owner;
+use super::payer;
 use super::pool::Pool;
 use super::settle;
 use crate::pg::sql::{self, Arg, Mode};
@@ -126,8 +127,14 @@ fn readable(org_id: Option<&str>, user_id: Option<&str>) -> Result<Owner> {
         .hint("Begin a transaction and call tenancy.authenticate(token) first."))
 }
 
-/// Whether a pool is the identity's tenant's, or the calling role looks after all of them.
+/// Whether a pool is the identity's tenant's or its user's own, or the calling role looks after all of them.
 fn visible(pool: Uuid) -> Result<bool> {
+    let bearer = pg::bearer();
+    if let Some(bearer) = bearer.as_ref().filter(|bearer| bearer.live)
+        && payer::user(&bearer.namespace, &bearer.user_id)? == Some(pool)
+    {
+        return Ok(true);
+    }
     let tenant = sql::query_opt(
         "SELECT p.tenant_id FROM tenancy.credit_pools AS p WHERE p.pool_id = $1",
         &[pool.into()],
@@ -136,7 +143,7 @@ fn visible(pool: Uuid) -> Result<bool> {
     )?
     .flatten();
     let own = tenant.is_some() && tenant == pg::current_tenant();
-    Ok(own || administers()? || (pg::bearer().is_none() && acts_for_others()?))
+    Ok(own || administers()? || (bearer.is_none() && acts_for_others()?))
 }
 
 /// Whether the calling role has operator access.

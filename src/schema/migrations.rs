@@ -42,6 +42,7 @@ pub const ALL: &[Migration] = &[
     migration!(12, "credit_consumption", "0012_credit_consumption.sql"),
     migration!(13, "credit_links", "0013_credit_links.sql"),
     migration!(14, "credit_views", "0014_credit_views.sql"),
+    migration!(15, "compat_users", "0015_compat_users.sql"),
     #[cfg(feature = "made_up_next")]
     migration!(9000, "made_up", "../../tests/upgrade/9000_made_up.sql"),
 ];

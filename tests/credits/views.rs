@@ -74,6 +74,8 @@ fn readers_of_the_old_tables_find_their_columns() {
     let old = "SELECT clerk_org_id, plan_type, status, seats_total, seats_used, total_credits, used_credits FROM tenancy.compat_organization_subscriptions";
     assert_eq!(seen(&world, "ada", Some(ACME), old), "org_acme|teams|active|10|2|100|13.5");
     assert_eq!(seen(&world, "ada", None, "SELECT clerk_id, credits FROM tenancy.compat_users"), "ada|8");
+    // One's own pool is one's own for whatever tenant the token is.
+    assert_eq!(seen(&world, "ada", Some(ACME), "SELECT clerk_id, credits FROM tenancy.compat_users"), "ada|8");
     // An organization without a pool, a user without credits: zero, and never NULL.
     shown(
         &mut world.operator(),
