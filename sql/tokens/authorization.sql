@@ -57,7 +57,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tenancy.start_authorization(text, text, text, text, text, text) IS
-'Gives a signed-in user an authorization code for a client that has no secret (PKCE, RFC 7636): ten minutes, single use, bound to user, organization, challenge, state and redirect_uri. code_challenge: base64url(SHA-256(code_verifier)), the only method. A role without service access can start for the authenticated user only. Errors: 22023 invalid_code_challenge, invalid_state (16 characters or more), invalid_redirect_uri; PT401, PT403 another_user, PT404 USER_NOT_FOUND, 55000.';
+'Gives a signed-in user an authorization code for a client that has no secret (PKCE, RFC 7636): ten minutes, single use, bound to user, organization, challenge, state and redirect_uri. code_challenge: base64url(SHA-256(code_verifier)), the only method. A role without service access can start for the authenticated user only, and not by an API key. Errors: 22023 invalid_code_challenge, invalid_state (16 characters or more), invalid_redirect_uri; PT401, PT403 another_user, api_key_identity, PT404 USER_NOT_FOUND, 55000.';
 
 CREATE FUNCTION tenancy._audit_tenant(namespace text, user_id text, org_id text) RETURNS text
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp

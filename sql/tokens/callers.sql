@@ -30,6 +30,10 @@ BEGIN
         IF tenancy.user_id() IS NULL THEN
             PERFORM tenancy._raise('PT401', 'not_authenticated', 'Not authenticated',
                 'Begin a transaction and call tenancy.authenticate(token) first.');
+        ELSIF (SELECT p.source FROM tenancy._provenance() AS p) = 'api_key' THEN
+            -- A key is for one organization, with one role, until it is revoked; a token of its user would be for all.
+            PERFORM tenancy._raise('PT403', 'api_key_identity', 'An API key issues, lists and revokes no tokens of its user',
+                'Let the user sign in, or let a role with service access do it.');
         ELSIF is_own IS NOT TRUE THEN
             PERFORM tenancy._raise('PT403', 'another_user', 'A token is issued to the authenticated user only',
                 'Pass the identity''s own user_id, or let a role with service access issue for others.');
@@ -43,4 +47,4 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tenancy._check_token_caller(text, text, jsonb) IS
-'May the caller have a token issued to this user? Service access: to anybody; application: to the identity''s own user. Returns the claims that count: the service role''s, else those of the user''s own sealed token, else NULL. Errors: PT401 not_authenticated, PT403 another_user, 42501 claims_not_allowed.';
+'May the caller have a token issued to this user? Service access: to anybody; application: to the identity''s own user, unless an API key is all it showed. Returns the claims that count: the service role''s, else those of the user''s own sealed token, else NULL. Errors: PT401 not_authenticated, PT403 api_key_identity, another_user, 42501 claims_not_allowed.';

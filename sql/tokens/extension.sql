@@ -1,6 +1,7 @@
 -- Long-lived extension tokens: four months, at most five a user.
 -- Lock order: the user's row, then the token's. The user's row makes one user's issuing and refreshing wait for each
--- other, so that two sessions cannot both take the fifth place.
+-- other, so that two sessions cannot both take the fifth place. It is written, as it was, and not only locked: who
+-- counts by a snapshot from before the other's commit fails with 40001 instead of counting too few.
 
 CREATE FUNCTION tenancy._take_token_limit(user_id uuid, action text) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
@@ -21,7 +22,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tenancy._take_token_limit(uuid, text) IS
-'Raises PT429 RATE_LIMIT_EXCEEDED where the user has had 5 tokens generated, or 3 refreshed, within the hour: counted rows, under the lock of the user''s row that the caller holds.';
+'Raises PT429 RATE_LIMIT_EXCEEDED where the user has had 5 tokens generated, or 3 refreshed, within the hour: counted rows, after the caller has written the user''s row.';
 
 CREATE FUNCTION tenancy._take_token_limit_again(namespace text, user_id text, action text) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
@@ -86,7 +87,7 @@ BEGIN
     subject := tenancy._find_token_user(issue_extension_token.profile, issue_extension_token.user_id);
     counted := tenancy._check_token_caller(issue_extension_token.user_id, subject.namespace, issue_extension_token.claims);
     PERFORM tenancy._require_token_user(subject.id);
-    PERFORM FROM tenancy.users AS u WHERE u.id = subject.id FOR NO KEY UPDATE;
+    UPDATE tenancy.users AS u SET updated_at = u.updated_at WHERE u.id = subject.id;
 
     SELECT count(*) INTO active
       FROM tenancy.extension_tokens AS t
@@ -119,7 +120,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tenancy.issue_extension_token(text, text, jsonb, text, text, text, jsonb, boolean, text) IS
-'Issues a long-lived token for an editor extension: 120 days (claim type: extension_long_lived). Only its SHA-256 is kept; show it once. name: what the user calls it. device and address: kept sealed under the master key. The other parameters as issue_access_token. Errors: PT409 TOKEN_LIMIT_EXCEEDED (five active), PT429 RATE_LIMIT_EXCEEDED (five an hour), and those of issue_access_token.';
+'Issues a long-lived token for an editor extension: 120 days (claim type: extension_long_lived). Only its SHA-256 is kept; show it once. name: what the user calls it. device and address: kept sealed under the master key. The other parameters as issue_access_token. Errors: PT409 TOKEN_LIMIT_EXCEEDED (five active), PT429 RATE_LIMIT_EXCEEDED (five an hour), 40001 (above READ COMMITTED, where another session issued meanwhile), and those of issue_access_token.';
 
 CREATE FUNCTION tenancy._seal_note(note text, what text, token_id uuid) RETURNS bytea
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
@@ -262,7 +263,7 @@ BEGIN
     PERFORM tenancy._require_installed();
     old_id := tenancy._find_extension_token(refresh_extension_token.token, 'NO_ACTIVE_TOKEN');
     SELECT t.user_id INTO old FROM tenancy.extension_tokens AS t WHERE t.id = old_id;
-    PERFORM FROM tenancy.users AS u WHERE u.id = old.user_id FOR NO KEY UPDATE;
+    UPDATE tenancy.users AS u SET updated_at = u.updated_at WHERE u.id = old.user_id;
     SELECT t.*, u.external_id, p.issuer INTO old
       FROM tenancy.extension_tokens AS t
       JOIN tenancy.users AS u ON u.id = t.user_id
@@ -301,7 +302,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tenancy.refresh_extension_token(text) IS
-'Exchanges a long-lived token in its last 30 days for a new one of 120 days and revokes it, in one transaction. Organization claims are resolved anew from the directory. Errors: PT422 TOO_EARLY_TO_REFRESH, PT429 RATE_LIMIT_EXCEEDED (three an hour), PT404 NO_ACTIVE_TOKEN, USER_NOT_FOUND, PT401 as validate_extension_token, 55000.';
+'Exchanges a long-lived token in its last 30 days for a new one of 120 days and revokes it, in one transaction. Organization claims are resolved anew from the directory. Errors: PT422 TOO_EARLY_TO_REFRESH, PT429 RATE_LIMIT_EXCEEDED (three an hour), 40001, PT404 NO_ACTIVE_TOKEN, USER_NOT_FOUND, PT401 as validate_extension_token, 55000.';
 
 CREATE FUNCTION tenancy._open_note(note bytea, what text, token_id uuid) RETURNS text
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
@@ -333,11 +334,15 @@ BEGIN
     -- authenticate looks into revocations, by jti; validate_extension_token at the row.
     SELECT p.issuer INTO issuer FROM tenancy.signing_profiles AS p WHERE p.name = ended.profile;
     PERFORM tenancy._revoke('token', issuer, _end_extension_token.token_id::text, ended.expires_at);
+    IF _end_extension_token.reason = 'revoked' THEN
+        -- It is a session of its own, and what was issued to its bearer on the strength of it lives a day at most.
+        PERFORM tenancy._revoke('session', issuer, _end_extension_token.token_id::text, now() + interval '1 day');
+    END IF;
     RETURN true;
 END
 $$;
 COMMENT ON FUNCTION tenancy._end_extension_token(uuid, text) IS
-'Revokes a token for validate_extension_token and for authenticate; false where it was revoked before.';
+'Revokes a token for validate_extension_token and for authenticate, and for the reason revoked also the access and dashboard tokens issued to its bearer; false where it was revoked before.';
 
 CREATE FUNCTION tenancy.revoke_extension_token(token_id uuid) RETURNS boolean
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
@@ -362,6 +367,7 @@ BEGIN
             tenancy.identity_namespace(), tenancy.user_id(), tenancy.org_id(), 'another_user');
         RETURN false;
     END IF;
+    PERFORM tenancy._check_token_caller(known.external_id, known.namespace, NULL);
     IF NOT tenancy._end_extension_token(revoke_extension_token.token_id, 'revoked') THEN
         RETURN false;
     END IF;
@@ -371,7 +377,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tenancy.revoke_extension_token(uuid) IS
-'Revokes a long-lived token, for validate_extension_token and authenticate alike; true where it was live. A role without service access can revoke the authenticated user''s own only; any other token is answered false. Errors: 22023, 55000.';
+'Revokes a long-lived token, for validate_extension_token and authenticate alike, and the access and dashboard tokens issued to its bearer; true where it was live. A role without service access can revoke the authenticated user''s own only; any other token is answered false. Errors: 22023, PT403 api_key_identity (an API key revokes none), 55000.';
 
 CREATE FUNCTION tenancy.list_extension_tokens(user_id text, profile text DEFAULT 'default')
 RETURNS TABLE (token_id uuid, name text, device text, org_id text, created_at timestamptz, last_used_at timestamptz,
@@ -393,4 +399,4 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tenancy.list_extension_tokens(text, text) IS
-'A user''s live long-lived tokens, to show and to revoke them by token_id; profile says in whose namespace the user is. A role without service access lists the authenticated user''s own only. Errors: PT401, PT403 another_user, 22023, 55000.';
+'A user''s live long-lived tokens, to show and to revoke them by token_id; profile says in whose namespace the user is. A role without service access lists the authenticated user''s own only, and nothing by an API key. Errors: PT401, PT403 another_user, api_key_identity, 22023, 55000.';

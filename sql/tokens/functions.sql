@@ -10,7 +10,7 @@ COMMENT ON FUNCTION tenancy._is_pkce(text) IS 'Whether a text has the form of a 
 COMMENT ON FUNCTION tenancy._verifier_matches(text, text) IS
 'Whether base64url(SHA-256(verifier)) is the challenge: RFC 7636 §4.6, method S256. In constant time.';
 COMMENT ON FUNCTION tenancy._sign_token(text, text) IS
-'Signs claims, a JSON object, with the key of a signing profile. Errors: 55000 no_signing_profile, master_key_missing; 22023 token_too_large.';
+'Signs claims, a JSON object, with the key of a signing profile, if that key and its algorithm are good for the issuer, and if nothing but the claims of our schema stands where the issuer''s claim_paths look. Errors: 55000 no_signing_profile, signing_key_retired, algorithm_not_allowed, master_key_missing; 22023 reserved_claim, invalid_extra, token_too_large.';
 COMMENT ON FUNCTION tenancy._make_signing_key(text, text, bytea, text, text) IS
 'Takes a signing key, or makes one where key is NULL, and gives it sealed for both contexts, or with its public half. Errors: 22023 with the reason, 55000.';
 COMMENT ON FUNCTION tenancy._claimed_org_role(text, text, text) IS

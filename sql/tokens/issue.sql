@@ -66,7 +66,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tenancy._check_extra(jsonb) IS
-'Returns extra, claims of the caller''s own, if it is an object without claims that authenticate gives a meaning to. Claims of the schema may stand in it; they are overridden. Errors: 22023 invalid_argument, reserved_claim.';
+'Returns extra, claims of the caller''s own, if it is an object without claims that authenticate gives a meaning to; those that the signing issuer''s claim_paths name, _sign_token refuses. Claims of the schema may stand in it; they are overridden. Errors: 22023 invalid_argument, reserved_claim.';
 
 CREATE FUNCTION tenancy._mint_token(
     profile text,
@@ -147,7 +147,8 @@ BEGIN
         _issue_token.profile, _issue_token.kind, _issue_token.lifetime, _issue_token.user_id, _issue_token.org_id,
         counted, _issue_token.extra, coalesce(_issue_token.require_org, false), token_id,
         -- The provider's session goes on where it is the user's own: revoke_session(our issuer, session) ends both.
-        coalesce(CASE WHEN tenancy.user_id() = _issue_token.user_id THEN tenancy.session_id() END, token_id::text)) AS m;
+        coalesce(CASE WHEN (tenancy.user_id(), tenancy.identity_namespace()) = (_issue_token.user_id, subject.namespace)
+                      THEN tenancy.session_id() END, token_id::text)) AS m;
     RETURN minted;
 END
 $$;
@@ -170,7 +171,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tenancy.issue_access_token(text, text, jsonb, jsonb, boolean, text) IS
-'Issues an access token, good for 24 hours (claim type: access). org_id: the organization the user asks for; without a membership and an active seat there the token is personal (organization claims NULL), or with require_org refused. claims: verified claims that show memberships, from a role with service access only; for anyone else the claims of the authenticated token count, and user_id must be the identity''s. extra: more claims; it never overrides ours. profile: the signing profile. Errors: PT401, PT403 no_seat, another_user, PT404 USER_NOT_FOUND, 22023 reserved_claim, invalid_extra, token_too_large, 42501 claims_not_allowed, 55000 no_signing_profile.';
+'Issues an access token, good for 24 hours (claim type: access). org_id: the organization the user asks for; without a membership and an active seat there the token is personal (organization claims NULL), or with require_org refused. claims: verified claims that show memberships, from a role with service access only; for anyone else the claims of the authenticated token count, and user_id must be the identity''s, which an API key does not give. extra: more claims; it never overrides ours. profile: the signing profile. Errors: PT401, PT403 no_seat, another_user, api_key_identity, PT404 USER_NOT_FOUND, 22023 reserved_claim, invalid_extra, token_too_large, 42501 claims_not_allowed, 55000 no_signing_profile, signing_key_retired, algorithm_not_allowed.';
 
 CREATE FUNCTION tenancy.issue_dashboard_token(
     user_id text,

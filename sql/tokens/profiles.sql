@@ -58,6 +58,12 @@ BEGIN
       FROM tenancy.signing_profiles AS p WHERE p.name = add_signing_profile.name FOR UPDATE;
     IF known.issuer = add_signing_profile.issuer AND known.key_id = add_signing_profile.key_id
        AND known.algorithm = add_signing_profile.algorithm AND add_signing_profile.key IS NULL THEN
+        IF NOT EXISTS (SELECT FROM tenancy.issuer_keys AS k
+                        WHERE k.issuer = known.issuer AND k.kid = known.key_id AND k.retired_at IS NULL) THEN
+            PERFORM tenancy._raise('55000', 'signing_key_retired', 'The profile''s signing key is retired',
+                'Give the profile a new key: the same call with a key_id of its own.',
+                jsonb_build_object('profile', add_signing_profile.name, 'key_id', known.key_id));
+        END IF;
         UPDATE tenancy.signing_profiles AS p
            SET audience = add_signing_profile.audience,
                refresh_max_age = coalesce(add_signing_profile.refresh_max_age, p.refresh_max_age), updated_at = now()
@@ -94,7 +100,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tenancy.add_signing_profile(text, text, text, text, text, bytea, interval) IS
-'Makes a signing profile, or gives it a new key or audience, and returns the kid. Its tokens authenticate here from then on: issuer is configured with profile pooled and this audience, the key is added to it. algorithm: EdDSA or ES256 for new users, HS256 for contract S; RS256 and the rest of tenancy.add_key''s work too. key: the secret itself for HS256 (32 bytes or more), PKCS#8, PKCS#1 or SEC 1 as DER or PEM for the others; NULL makes one inside, which never leaves. Sealed under the master key. refresh_max_age: how long after signing in refresh tokens can be exchanged at most, however often they are (90 days unless told otherwise; NULL keeps what was set). A new key_id rotates: what the old key signed still verifies until tenancy.retire_key(issuer, kid). Errors: 22023 with the reason; PT409 duplicate_kid, issuer_not_pooled, algorithm_not_allowed; 55000 where the master key is missing.';
+'Makes a signing profile, or gives it a new key or audience, and returns the kid. Its tokens authenticate here from then on: issuer is configured with profile pooled and this audience, the key is added to it. algorithm: EdDSA or ES256 for new users, HS256 for contract S; RS256 and the rest of tenancy.add_key''s work too. key: the secret itself for HS256 (32 bytes or more), PKCS#8, PKCS#1 or SEC 1 as DER or PEM for the others; NULL makes one inside, which never leaves. Sealed under the master key. refresh_max_age: how long after signing in refresh tokens can be exchanged at most, however often they are (90 days unless told otherwise; NULL keeps what was set). A new key_id rotates: what the old key signed still verifies until tenancy.retire_key(issuer, kid). Errors: 22023 with the reason; PT409 duplicate_kid, issuer_not_pooled, algorithm_not_allowed; 55000 signing_key_retired, and where the master key is missing.';
 
 CREATE FUNCTION tenancy.jwks() RETURNS jsonb
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp

@@ -1,5 +1,6 @@
 //! The issuers and their keys, as this backend knows them: read from the tables once an epoch.
 
+use super::epoch;
 use super::jose::{Algorithm, Key, Mapping, Policy, Profile};
 use super::master_key::KeyRing;
 use super::refusal::{Failure, Refusal};
@@ -68,7 +69,7 @@ thread_local! {
 
 /// The issuer of that name.
 pub fn find(name: &str) -> std::result::Result<Rc<Issuer>, Failure> {
-    let epoch = pg::epoch();
+    let epoch = epoch::current()?;
     let known = CACHE.with_borrow_mut(|cache| {
         cache.start(epoch);
         cache.issuers.get(name).cloned()
@@ -85,6 +86,11 @@ pub fn find(name: &str) -> std::result::Result<Rc<Issuer>, Failure> {
 }
 
 impl Issuer {
+    /// Whether its tokens may be signed with this algorithm.
+    pub fn allows(&self, algorithm: Algorithm) -> bool {
+        self.algorithms.as_ref().is_none_or(|allowed| allowed.contains(&algorithm))
+    }
+
     /// Runs `use_key` with the key that a token of this kid and algorithm must be verified with.
     ///
     /// A token without a kid is taken only where the issuer has exactly one usable key of its algorithm.
@@ -94,7 +100,7 @@ impl Issuer {
         algorithm: Algorithm,
         use_key: impl FnOnce(&Key) -> T,
     ) -> std::result::Result<(T, Terms), Failure> {
-        if self.algorithms.as_ref().is_some_and(|allowed| !allowed.contains(&algorithm)) {
+        if !self.allows(algorithm) {
             return Err(Refusal::AlgorithmNotAllowed.into());
         }
         let keys = self.keys(kid)?;

@@ -21,7 +21,7 @@ mod verify;
 
 pub use audit::refused_api_key;
 pub use directory::{belongs, resolve};
-pub use issuers::{algorithm, invalid};
+pub use issuers::{algorithm, find as find_issuer, invalid};
 pub use master_key::KeyRing;
 pub use tenant::Named;
 pub use verify::{claimed_org_role, sha256};

@@ -2,7 +2,7 @@
 
 use super::fault;
 use crate::identity::jose::{Claims, SigningKey, token::MAX_TOKEN_BYTES};
-use crate::identity::{KeyRing, algorithm, invalid};
+use crate::identity::{KeyRing, algorithm, find_issuer, invalid};
 use crate::pg::sql::{self, Mode};
 use crate::pg::{self, Error, Result, State};
 use pgrx::iter::TableIterator;
@@ -10,6 +10,28 @@ use pgrx::{name, pg_extern};
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
+
+/// The claims that tenancy._mint_token sets, whatever extra holds.
+const OURS: [&str; 18] = [
+    "iss",
+    "aud",
+    "sub",
+    "type",
+    "iat",
+    "exp",
+    "jti",
+    "session_id",
+    "email",
+    "pool",
+    "clerk_org_id",
+    "organization_id",
+    "organization_name",
+    "stripe_customer_id",
+    "organization_subscription_id",
+    "seat_id",
+    "seat_role",
+    "org_role",
+];
 
 thread_local! {
     /// The epoch, and what was read in it.
@@ -20,15 +42,16 @@ thread_local! {
 #[pg_extern(name = "_sign_token", volatile, parallel_restricted)]
 fn sign_token(profile: &str, claims: &str) -> String {
     pg::entry(|| {
-        if Claims::parse(claims.as_bytes()).is_err() {
-            return Err(invalid(
+        let parsed = Claims::parse(claims.as_bytes()).map_err(|_| {
+            invalid(
                 "extra",
                 "invalid_extra",
                 "extra holds a number or a nesting that no verifier takes: the token would be refused everywhere",
-            ));
-        }
-        let token =
-            key(profile)?.sign(claims).map_err(|_| fault("token_not_signed", "The token could not be signed"))?;
+            )
+        })?;
+        let key = key(profile)?;
+        check_issuer(&parsed, &key, profile)?;
+        let token = key.sign(claims).map_err(|_| fault("token_not_signed", "The token could not be signed"))?;
         if token.len() > MAX_TOKEN_BYTES {
             return Err(invalid(
                 "extra",
@@ -74,6 +97,28 @@ fn make_signing_key(
     })
 }
 
+/// Nothing is signed that the issuer, as it is configured here, would refuse or read as another bearer's.
+fn check_issuer(claims: &Claims, key: &SigningKey, profile: &str) -> Result<()> {
+    let issuer = find_issuer(claims.issuer().unwrap_or_default())?;
+    if !issuer.allows(key.algorithm()) {
+        return Err(Error::new(
+            State::NOT_READY,
+            "algorithm_not_allowed",
+            "The issuer's configuration does not allow the algorithm",
+        )
+        .detail("profile", profile)
+        .detail("algorithm", key.algorithm().name())
+        .hint("Allow it: SELECT tenancy.add_issuer(issuer => …, algorithms => …); or give the profile a key_id and an algorithm that is."));
+    }
+    let read = issuer.mapping.reads(claims.members(), &OURS);
+    if !read.is_empty() {
+        return Err(invalid("extra", "reserved_claim", "extra names claims that decide who the bearer is")
+            .detail("claims", read)
+            .hint("Leave them out: the issuer's claim_paths say what they mean, and the database resolves it."));
+    }
+    Ok(())
+}
+
 fn key(profile: &str) -> Result<Rc<SigningKey>> {
     let epoch = current_epoch()?;
     let known = KEYS.with_borrow_mut(|(own, keys)| {
@@ -96,28 +141,36 @@ fn key(profile: &str) -> Result<Rc<SigningKey>> {
 
 fn load(profile: &str) -> Result<SigningKey> {
     let row = sql::query_opt(
-        "SELECT p.key_id, p.algorithm, p.sealed_key, tenancy._signing_context(p.name, p.key_id) \
+        "SELECT p.key_id, p.algorithm, p.sealed_key, tenancy._signing_context(p.name, p.key_id), \
+                EXISTS (SELECT FROM tenancy.issuer_keys AS k \
+                         WHERE k.issuer = p.issuer AND k.kid = p.key_id AND k.retired_at IS NULL) \
          FROM tenancy.signing_profiles AS p WHERE p.name = $1",
         &[profile.into()],
         Mode::ReadLatest,
-        |row| Ok((row.text(1), row.text(2), row.get::<Vec<u8>>(3), row.text(4))),
+        |row| Ok((row.text(1), row.text(2), row.get::<Vec<u8>>(3), row.text(4), row.get::<bool>(5))),
     )?;
-    let Some((Some(key_id), Some(name), Some(sealed), Some(context))) = row else {
+    let Some((Some(key_id), Some(name), Some(sealed), Some(context), Some(is_good))) = row else {
         return Err(Error::new(State::NOT_READY, "no_signing_profile", "There is no signing profile of this name")
             .hint("Make one: SELECT tenancy.add_signing_profile(name => 'default', issuer => …, audience => …, algorithm => 'EdDSA', key_id => …);"));
     };
+    if !is_good {
+        return Err(Error::new(State::NOT_READY, "signing_key_retired", "The profile's signing key is retired")
+            .detail("profile", profile)
+            .detail("key_id", key_id)
+            .hint("Give the profile a new key: SELECT tenancy.add_signing_profile(name => …, issuer => …, audience => …, algorithm => …, key_id => …); with a key_id of its own."));
+    }
     let bytes = KeyRing::read()?.open(&sealed, &context)?;
     SigningKey::new(&key_id, algorithm(&name)?, &bytes)
         .map_err(|reason| fault(reason.name(), "A stored signing key is of no use"))
 }
 
-/// Watches the table before it is read, so that no new key is missed.
+/// Watches the tables before they are read, so that no new key, and no retirement, is missed.
 fn current_epoch() -> Result<u64> {
     thread_local! {
         static WATCHED_IN: Cell<u64> = const { Cell::new(0) };
     }
     if WATCHED_IN.get() != pg::epoch() {
-        sql::table_oids(&["signing_profiles"])?.into_iter().for_each(pg::watch);
+        sql::table_oids(&["signing_profiles", "issuer_keys"])?.into_iter().for_each(pg::watch);
         WATCHED_IN.set(pg::epoch());
     }
     Ok(pg::epoch())

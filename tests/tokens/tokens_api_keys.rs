@@ -58,6 +58,48 @@ fn a_key_gives_an_identity_with_its_role_s_permissions() {
     refused(app.query(AUTHENTICATE, &[&key]), "PT401", "invalid_api_key");
 }
 
+/// A key is one organization's, with one role, until it is revoked. Its user's tokens are none of these.
+#[test]
+fn a_key_issues_lists_and_revokes_no_tokens_of_its_user() {
+    let database = world();
+    let mut client = database.superuser();
+    client
+        .query("SELECT tenancy.add_signing_profile('other', 'https://other.test', 'app', 'EdDSA', 'o1')", &[])
+        .unwrap();
+    let token: uuid::Uuid = row(&mut client, "SELECT token_id FROM tenancy.issue_extension_token($1)", &[&USER]).get(0);
+    let refresh = crate::tokens_authorization::authorize(&mut client, USER, Some(ORG)).refresh;
+    let mut app = database.connect("app");
+    let statements = [
+        format!("SELECT tenancy.issue_access_token('{USER}')"),
+        format!("SELECT tenancy.issue_access_token('{USER}', '{ORG}', profile => 'other')"),
+        format!("SELECT tenancy.issue_access_token('{OTHER}')"),
+        format!("SELECT tenancy.issue_dashboard_token('{USER}', '{ORG}')"),
+        format!("SELECT tenancy.issue_extension_token('{USER}', '{ORG}')"),
+        format!("SELECT tenancy.start_authorization('{USER}', '{0}', '{0}', 'x:y')", "a".repeat(43)),
+        format!("SELECT tenancy.list_extension_tokens('{USER}')"),
+        format!("SELECT tenancy.revoke_extension_token('{token}')"),
+    ];
+    for role in ["viewer", "owner"] {
+        let create = "SELECT api_key FROM tenancy.create_api_key($1, $2, $3)";
+        let key = text(&mut client, create, &[&ORG, &USER, &role]);
+        for statement in &statements {
+            under(&mut app, &key, |transaction| {
+                refused(transaction.query(statement, &[]), "PT403", "api_key_identity");
+            });
+        }
+        // What shows a secret of its own goes by that one; and a role with service access says for whom it acts.
+        under(&mut app, &key, |transaction| {
+            let refreshed = transaction.query_one("SELECT status FROM tenancy.refresh_access_token($1)", &[&refresh]);
+            assert_eq!(refreshed.unwrap().get::<_, &str>(0), "refreshed");
+        });
+        under(&mut database.connect("svc"), &key, |transaction| {
+            for statement in &statements {
+                transaction.query(statement, &[]).unwrap();
+            }
+        });
+    }
+}
+
 #[test]
 fn what_is_no_key_has_one_answer() {
     let database = world();

@@ -2,7 +2,7 @@
 
 use crate::common::{Token, in_parallel, refused};
 use crate::world::{ORG, OTHER, SECRET, USER, audit, claims, reason, row, text, world};
-use postgres::Client;
+use postgres::{Client, IsolationLevel};
 use serde_json::json;
 
 fn issue(client: &mut Client, user: &str) -> (String, uuid::Uuid) {
@@ -43,6 +43,55 @@ fn a_race_for_the_fifth_place_has_one_winner() {
     assert_eq!(outcomes.iter().filter(|won| **won).count(), 1);
     let active = "SELECT count(*)::text FROM tenancy.extension_tokens WHERE revoked_at IS NULL";
     assert_eq!(text(&mut client, active, &[]), "5");
+}
+
+/// Nor can one whose snapshot is older than the other's commit.
+#[test]
+fn a_snapshot_from_before_the_fifth_counts_no_sixth() {
+    let database = world();
+    let mut client = database.superuser();
+    let (token, _) = issue(&mut client, USER);
+    // Older ones, so that the limit of an hour has nothing to say.
+    let copies = "INSERT INTO tenancy.extension_tokens (id, token_hash, tenant_id, namespace, user_id, profile, created_at, expires_at)
+                  SELECT tenancy.uuid_v7(), sha256(convert_to(n::text, 'UTF8')), tenant_id, namespace, user_id, profile,
+                         now() - interval '2 hours', expires_at
+                    FROM tenancy.extension_tokens, generate_series(1, 3) AS n";
+    client.batch_execute(copies).unwrap();
+    let mut svc = database.connect("svc");
+    let refused_late = |svc: &mut Client, client: &mut Client, statement: &str, argument: &str| {
+        let mut late = svc.build_transaction().isolation_level(IsolationLevel::RepeatableRead).start().unwrap();
+        late.query("SELECT tenancy.list_extension_tokens($1)", &[&USER]).unwrap();
+        issue(client, USER);
+        assert_eq!(late.query(statement, &[&argument]).unwrap_err().code().unwrap().code(), "40001", "{statement}");
+    };
+    refused_late(&mut svc, &mut client, ISSUE, USER);
+    client
+        .batch_execute("UPDATE tenancy.extension_tokens SET revoked_at = now(), revoked_reason = 'old' WHERE created_at < now() - interval '1 hour';
+                        UPDATE tenancy.extension_tokens SET expires_at = now() + interval '29 days'")
+        .unwrap();
+    refused_late(&mut svc, &mut client, REFRESH, &token);
+}
+
+/// Whoever took it for what it opens keeps nothing.
+#[test]
+fn what_was_issued_on_the_strength_of_a_token_ends_with_its_revocation() {
+    let database = world();
+    let mut client = database.superuser();
+    let mut app = database.connect("app");
+    let (token, id) = issue(&mut client, USER);
+    let mut issued = vec![token];
+    for function in ["issue_access_token", "issue_dashboard_token"] {
+        let mut transaction = app.transaction().unwrap();
+        transaction.query_one("SELECT tenancy.authenticate($1)", &[issued.last().unwrap()]).unwrap();
+        let next = transaction.query_one(&format!("SELECT tenancy.{function}($1, $2)"), &[&USER, &ORG]).unwrap().get(0);
+        transaction.commit().unwrap();
+        issued.push(next);
+    }
+    assert!(issued.iter().all(|token| reason(&mut client, token).is_none()));
+    client.query("SELECT tenancy.revoke_extension_token($1)", &[&id]).unwrap();
+    for token in issued {
+        assert_eq!(reason(&mut client, &token).unwrap(), "revoked");
+    }
 }
 
 #[test]

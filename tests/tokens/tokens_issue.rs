@@ -252,6 +252,86 @@ fn extra_never_overrides() {
     }
 }
 
+/// An issuer may be told to read any claim: then extra may name none of these, however deep they lie.
+#[test]
+fn extra_names_no_claim_that_the_signing_issuer_reads() {
+    let database = world();
+    let mut client = database.superuser();
+    let paths = json!({"tenant": ["ctx.tenant", "urn:acme.tenant"], "org_role": ["acme_role", "org_role"],
+                       "permissions": ["acme_perms"], "seat": "a.b.c"});
+    let configure = "SELECT tenancy.add_issuer($1, ARRAY[$2::text], $3, claim_paths => $4)";
+    client.query(configure, &[&ISSUER, &AUDIENCE, &"pooled", &paths]).unwrap();
+    let mut app = database.connect("app");
+    let mut issue = |statement: &str, extra: &Value| {
+        let mut transaction = app.transaction().unwrap();
+        transaction.query_one("SELECT tenancy.authenticate($1)", &[&Token::for_user(OTHER).sign()]).unwrap();
+        transaction.query_one(statement, &[&OTHER, extra]).map(|row| row.get::<_, String>(0))
+    };
+    const FUNCTIONS: [&str; 3] = [
+        "SELECT tenancy.issue_access_token($1, extra => $2)",
+        "SELECT tenancy.issue_dashboard_token($1, extra => $2)",
+        "SELECT token FROM tenancy.issue_extension_token($1, extra => $2)",
+    ];
+    for (extra, named) in [
+        (json!({"ctx": {"tenant": "orgB"}, "plan": 1}), json!(["ctx"])),
+        (json!({"ctx.tenant": "orgB"}), json!(["ctx.tenant"])),
+        (json!({"urn:acme.tenant": "orgB"}), json!(["urn:acme.tenant"])),
+        (json!({"urn:acme": {"tenant": null}}), json!(["urn:acme"])),
+        (json!({"acme_role": "owner"}), json!(["acme_role"])),
+        (json!({"acme_perms": ["everything"]}), json!(["acme_perms"])),
+        (json!({"a": {"b": {"c": "seat"}}}), json!(["a"])),
+        (json!({"a.b": {"c": "seat"}}), json!(["a.b"])),
+        (json!({"a": {"b.c": "seat"}}), json!(["a"])),
+    ] {
+        for function in FUNCTIONS {
+            let error = refused(issue(function, &extra), "22023", "reserved_claim");
+            let detail: Value = serde_json::from_str(error.detail().unwrap()).unwrap();
+            assert_eq!(detail["claims"], named, "{extra}");
+        }
+    }
+    // Beside them everything may stand, and what is ours to set is overridden as before.
+    let extra = json!({"ctx": {"colour": "red"}, "a": {"b": "c"}, "tenant": "x", "org_role": "owner"});
+    let token = issue(FUNCTIONS[0], &extra).unwrap();
+    assert_eq!(claims(&mut client, &token).unwrap()["ctx"], json!({"colour": "red"}));
+    assert_eq!(identity(&mut client, &token)["org_role"], Value::Null);
+    // What the provider's profile reads counts as well.
+    client.query(configure, &[&ISSUER, &AUDIENCE, &"workos", &None::<Value>]).unwrap();
+    refused(issue(FUNCTIONS[0], &json!({"role": "owner"})), "22023", "reserved_claim");
+}
+
+/// No token is signed that is refused wherever it is shown.
+#[test]
+fn a_retired_key_and_a_disallowed_algorithm_sign_nothing() {
+    let database = world();
+    let mut client = database.superuser();
+    let mut svc = database.connect("svc");
+    let issue = "SELECT tenancy.issue_access_token($1)";
+    let refresh = crate::tokens_authorization::authorize(&mut client, USER, None).refresh;
+    svc.query(issue, &[&USER]).unwrap();
+    let configure = "SELECT tenancy.add_issuer($1, ARRAY[$2::text], 'pooled', algorithms => $3)";
+    client.query(configure, &[&ISSUER, &AUDIENCE, &vec!["EdDSA"]]).unwrap();
+    refused(svc.query(issue, &[&USER]), "55000", "algorithm_not_allowed");
+    client.query(configure, &[&ISSUER, &AUDIENCE, &vec!["HS256", "EdDSA"]]).unwrap();
+    svc.query(issue, &[&USER]).unwrap();
+
+    client.query("SELECT tenancy.retire_key($1, 'k1')", &[&ISSUER]).unwrap();
+    let error = refused(svc.query(issue, &[&USER]), "55000", "signing_key_retired");
+    assert!(error.hint().unwrap().contains("key_id"));
+    for statement in ["SELECT tenancy.issue_extension_token($1)", "SELECT tenancy.issue_dashboard_token($1)"] {
+        refused(svc.query(statement, &[&USER]), "55000", "signing_key_retired");
+    }
+    let exchange = "SELECT status FROM tenancy.refresh_access_token($1)";
+    refused(svc.query(exchange, &[&refresh]), "55000", "signing_key_retired");
+    let again = "SELECT tenancy.add_signing_profile('default', $1, $2, 'HS256', 'k1')";
+    refused(client.query(again, &[&ISSUER, &AUDIENCE]), "55000", "signing_key_retired");
+    // A new key is all it takes; what was to be exchanged is there still.
+    let renew = "SELECT tenancy.add_signing_profile('default', $1, $2, 'EdDSA', 'k2')";
+    client.query(renew, &[&ISSUER, &AUDIENCE]).unwrap();
+    let token = text(&mut svc, issue, &[&USER]);
+    assert_eq!(reason(&mut client, &token), None);
+    assert_eq!(text(&mut svc, exchange, &[&refresh]), "refreshed");
+}
+
 #[test]
 fn profiles_sign_with_keys_made_inside_and_publish_public_halves_only() {
     let database = world();

@@ -268,6 +268,24 @@ impl Mapping {
         Ok(())
     }
 
+    /// The members beside `trusted` in which this mapping would find something, whatever it is.
+    pub fn reads<'a>(&'a self, members: &Object<'_>, trusted: &[&str]) -> Vec<&'a str> {
+        let is_there = |member: &str, rest: Option<&str>| match (members.get(member), rest) {
+            (Some(Json::Object(inner)), Some(rest)) => find(inner, rest, &|_| Some(())).is_some(),
+            (found, rest) => found.is_some() && rest.is_none(),
+        };
+        let mut found: Vec<&str> = Vec::new();
+        for path in self.paths.iter().flatten().map(|path| path.text.as_str()) {
+            let inside = path.match_indices('.').map(|(dot, _)| (&path[..dot], Some(&path[dot + 1..])));
+            for (member, rest) in std::iter::once((path, None)).chain(inside) {
+                if !trusted.contains(&member) && !found.contains(&member) && is_there(member, rest) {
+                    found.push(member);
+                }
+            }
+        }
+        found
+    }
+
     fn overrides(&self, field: Field) -> bool {
         self.overridden.contains(&field)
     }
