@@ -59,13 +59,13 @@ BEGIN
         aggregate_type => 'credit_pool',
         aggregate_id => _publish_credit_alert.pool_id::text,
         source_service => 'pg_tenancy',
-        data => _publish_credit_alert.alert || jsonb_build_object(
+        data => _publish_credit_alert.alert - 'correlation_id' || jsonb_build_object(
             'pool_id', _publish_credit_alert.pool_id, 'org_id', pool.org_id,
             'organization_name', pool.organization_name, 'user_id', pool.user_id),
         metadata => NULL,
-        correlation_id => NULL);
+        correlation_id => tenancy._correlation_uuid(_publish_credit_alert.alert ->> 'correlation_id'));
 END
 $$;
 
 COMMENT ON FUNCTION tenancy._publish_credit_alert(uuid, jsonb) IS
-'Publishes tenancy.credit.balance.low.v1 for a pool: alert has threshold, available, pool and seq; the owner''s ids are added.';
+'Publishes tenancy.credit.balance.low.v1 for a pool: alert has threshold, available, pool and seq, and the correlation_id of what crossed it, if any; the owner''s ids are added.';

@@ -158,4 +158,4 @@ COMMENT ON FUNCTION tenancy.seal_ledger(bigint) IS
 'Seals up to max_entries entries that are not sealed yet into the hash chains and returns the newest link of each pool that grew: keep those hashes elsewhere. Takes no lock on pools; run it from time to time. Errors: 55000.';
 
 COMMENT ON FUNCTION tenancy.sweep_credits(integer) IS
-'Settles up to max_pools pools in which a grant or hold has expired or a grant became effective, leaving out those that are locked, and returns how many. Nothing depends on it: whoever charges a pool settles it first. Errors: 55000.';
+'Settles up to max_pools pools in which a grant or hold has expired or a grant became effective, leaving out those that are locked and, with a warning, those that cannot be settled (balance_out_of_range, ledger_inconsistent), and returns how many. Nothing depends on it: whoever charges a pool settles it first. Errors: 55000.';

@@ -265,8 +265,8 @@ BEGIN
     END IF;
     SELECT * INTO kind FROM tenancy._event_kind(publish_event.event_type, publish_event.data::text);
     IF kind.reserved THEN
-        PERFORM tenancy._raise('PT403', 'reserved_event_type', 'Events of consumption and credits come from their own functions only',
-            'Call tenancy.report_consumption(), or the function that moves the credits.',
+        PERFORM tenancy._raise('PT403', 'reserved_event_type', 'Events of this type come from the extension''s own functions only',
+            'Call tenancy.report_consumption() for consumption; what begins with tenancy. or huleedu.entitlements. is the extension''s own.',
             jsonb_build_object('event_type', publish_event.event_type));
     END IF;
     IF kind.topic IS NOT NULL THEN
@@ -289,4 +289,4 @@ END
 $$;
 
 COMMENT ON FUNCTION tenancy.publish_event(text, jsonb, text, text, jsonb) IS
-'Publishes an event in the caller''s transaction and returns its id. It is attributed to the identity: a user_id or org_id in data or metadata must equal it; without an identity the service role names them there. Both are written into the envelope''s metadata, with their namespace unless it is empty. data of an event of contract H are checked. Errors: PT401 not_authenticated, no_identity; PT403 identity_mismatch, reserved_event_type (events of consumption and credits); 22023; 55000.';
+'Publishes an event in the caller''s transaction and returns its id. It is attributed to the identity: a user_id or org_id in data or metadata must equal it; without an identity the service role names them there. Both are written into the envelope''s metadata, with their namespace unless it is empty. data of an event of contract H are checked. Errors: PT401 not_authenticated, no_identity; PT403 identity_mismatch, reserved_event_type (events of consumption, and whatever begins with tenancy. or huleedu.entitlements.); 22023; 55000.';

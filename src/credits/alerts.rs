@@ -11,11 +11,10 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
-/// After a debit that went below `alert_below`.
-pub fn after_charge(pool: Uuid) -> Result<()> {
+/// After a debit that went below `alert_below`; its caller may have named a correlation id.
+pub fn after_charge(pool: Uuid, correlation_id: Option<&str>) -> Result<()> {
     if let Some(mut pool) = Pool::lock(pool)? {
-        let armed = pool.alert_below;
-        pool.arm(armed)?;
+        pool.arm(correlation_id)?;
         pool.save()?;
     }
     Ok(())
@@ -27,26 +26,25 @@ pub fn cross(pool: &mut Pool, before: i64) -> Result<()> {
     if after == before || (after < before && after >= pool.alert_below) {
         return Ok(());
     }
-    let armed = pool.alert_below;
-    pool.arm(armed)
+    pool.arm(None)
 }
 
 impl Pool {
-    fn arm(&mut self, armed: i64) -> Result<()> {
-        let available = self.available();
+    fn arm(&mut self, correlation_id: Option<&str>) -> Result<()> {
+        let (available, armed) = (self.available(), self.alert_below);
         let thresholds = thresholds(self.id)?;
         for threshold in thresholds.iter().filter(|threshold| available < **threshold && **threshold <= armed) {
-            publish(self, *threshold)?;
+            publish(self, *threshold, correlation_id)?;
         }
         self.alert_below = thresholds.into_iter().filter(|threshold| *threshold <= available).max().unwrap_or(0);
         Ok(())
     }
 }
 
-/// From the highest to the lowest.
+/// From the highest to the lowest, each once.
 fn thresholds(pool: Uuid) -> Result<Vec<i64>> {
     sql::query(
-        "SELECT t.threshold
+        "SELECT DISTINCT t.threshold
            FROM tenancy.credit_pools AS p CROSS JOIN LATERAL unnest(p.alert_thresholds) AS t (threshold)
           WHERE p.pool_id = $1
           ORDER BY t.threshold DESC",
@@ -56,16 +54,22 @@ fn thresholds(pool: Uuid) -> Result<Vec<i64>> {
     )
 }
 
-fn publish(pool: &Pool, threshold: i64) -> Result<()> {
+fn publish(pool: &Pool, threshold: i64, correlation_id: Option<&str>) -> Result<()> {
     #[derive(Serialize)]
     struct Payload {
         pool: &'static str,
         threshold: Box<RawValue>,
         available: Box<RawValue>,
         seq: i64,
+        correlation_id: Option<String>,
     }
-    let payload =
-        Payload { pool: pool.word(), threshold: json(threshold), available: json(pool.available()), seq: pool.seq };
+    let payload = Payload {
+        pool: pool.word(),
+        threshold: json(threshold),
+        available: json(pool.available()),
+        seq: pool.seq,
+        correlation_id: correlation_id.map(str::to_owned).or_else(super::correlation_id),
+    };
     let payload = serde_json::to_string(&payload)
         .map_err(|_| Error::new(State::INTERNAL, "payload_not_written", "The event could not be written"))?;
     sql::execute("SELECT tenancy._publish_credit_alert($1, $2::jsonb)", &[pool.id.into(), Arg::Text(Some(&payload))])

@@ -5,7 +5,7 @@ use super::amount::{Credits, LARGEST};
 use super::debit::{self, Charge, Outcome, Seat};
 use super::owner::organization_not_found;
 use super::payer::{self, Payer, present};
-use super::pool::{self, Pool};
+use super::pool::Pool;
 use super::settle;
 use crate::limits;
 use crate::pg::metrics::{self, Series};
@@ -149,18 +149,29 @@ impl Fields for Consumed {
 
 impl Consumption<'_> {
     fn run(&self) -> Result<Consumed> {
+        let charge_at_once = |charge: &Charge| debit::charge_at_once(charge, true);
+        let charge = |charge: &Charge| debit::charge(charge, true).map(Some);
         let organization = self.subject.organization;
         if self.cost == 0 {
             let balance = available(organization.unwrap_or(self.subject.user), Mode::Write)?;
             return Ok(Consumed { success: true, balance, consumed_from: "none", transaction_id: None });
         }
         if let Some(organization) = organization {
-            self.lock_in_order(organization)?;
-            if let Some(done) = self.charge(Some(organization), "org")? {
+            // Mostly it does not come to the user's pool, and the organization's alone is locked.
+            if let Some(done) = self.charge(Some(organization), "org", charge_at_once)? {
+                return Ok(done);
+            }
+            // In the order of their ids, as batches do.
+            let mut pools = [organization, self.subject.user];
+            pools.sort();
+            for pool in pools {
+                Pool::lock(pool)?;
+            }
+            if let Some(done) = self.charge(Some(organization), "org", charge)? {
                 return Ok(done);
             }
         }
-        if let Some(done) = self.charge(None, "user")? {
+        if let Some(done) = self.charge(None, "user", charge)? {
             return Ok(done);
         }
         metrics::count(Series::Denied("insufficient_credits"), 1);
@@ -168,25 +179,17 @@ impl Consumption<'_> {
         Ok(Consumed { success: false, balance, consumed_from: "user", transaction_id: None })
     }
 
-    /// Where it will probably come to both pools, they are locked in the order of their ids, as batches do.
-    fn lock_in_order(&self, organization: Uuid) -> Result<()> {
-        if pool::peek(organization)?.is_some_and(|(available, _)| available >= self.cost) {
-            return Ok(());
-        }
-        let mut pools = [organization, self.subject.user];
-        pools.sort();
-        for pool in pools {
-            Pool::lock(pool)?;
-        }
-        Ok(())
-    }
-
     /// None where the pool does not cover the cost.
-    fn charge(&self, organization: Option<Uuid>, consumed_from: &'static str) -> Result<Option<Consumed>> {
+    fn charge(
+        &self,
+        organization: Option<Uuid>,
+        consumed_from: &'static str,
+        charge: impl Fn(&Charge) -> Result<Option<Outcome>>,
+    ) -> Result<Option<Consumed>> {
         let metadata = json!({ "metric": self.metric, "quantity": self.units, "batch_id": self.batch_id });
         let metadata = Jsonb::parse(&metadata.to_string());
         let description = format!("Consumption of {}", self.metric);
-        let charge = Charge {
+        let asked = Charge {
             payer: Payer { user: self.subject.user, organization },
             amount: Credits::parse(Some(Decimal::Micros(self.cost.into())))?,
             description: Some(&description),
@@ -196,20 +199,20 @@ impl Consumption<'_> {
             correlation_id: self.correlation_id,
             seat: Seat::Optional,
         };
-        Ok(match debit::charge(&charge, true)? {
-            Outcome::Charged(charged) => Some(Consumed {
+        Ok(match charge(&asked)? {
+            Some(Outcome::Charged(charged)) => Some(Consumed {
                 success: true,
                 balance: charged.balance_after - charged.held_after,
                 consumed_from,
                 transaction_id: Some(charged.transaction_id),
             }),
             // The organization would pay, but not for this member: nobody else does then.
-            Outcome::Capped(_) => {
+            Some(Outcome::Capped(_)) => {
                 metrics::count(Series::Denied("cap_reached"), 1);
-                let balance = available(charge.payer.pool(), Mode::Write)?;
+                let balance = available(asked.payer.pool(), Mode::Write)?;
                 Some(Consumed { success: false, balance, consumed_from, transaction_id: None })
             }
-            Outcome::Replayed(_) | Outcome::Insufficient(_) => None,
+            Some(Outcome::Replayed(_) | Outcome::Insufficient(_)) | None => None,
         })
     }
 

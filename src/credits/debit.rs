@@ -34,6 +34,13 @@ pub struct Charge<'a> {
     pub seat: Seat,
 }
 
+impl Charge<'_> {
+    /// What its key was answered before.
+    fn answer(&self) -> Result<Option<Answer>> {
+        self.key.as_ref().map_or(Ok(None), |key| key.answer(self.payer.pool()))
+    }
+}
+
 /// What an organization's pool asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Seat {
@@ -102,55 +109,85 @@ struct Taken {
 pub fn charge(charge: &Charge, returning: bool) -> Result<Outcome> {
     let pool = charge.payer.pool();
     loop {
-        if let Some(answer) = charge.key.as_ref().map(|key| key.answer(pool)).transpose()?.flatten() {
+        if let Some(answer) = charge.answer()? {
             return Ok(Outcome::Replayed(answer));
         }
-        let Some(taken) = take(pool, charge.amount)? else {
-            match pool::peek(pool)? {
-                Some((_, boundary)) if clock::now() >= boundary => {
-                    Pool::lock(pool)?;
+        if let Some(taken) = take(pool, charge.amount)? {
+            match finish(charge, taken, returning)? {
+                Some(outcome) => return Ok(outcome),
+                None => continue,
+            }
+        }
+        match pool::peek(pool)? {
+            Some((_, boundary)) if clock::now() >= boundary => {
+                Pool::lock(pool)?;
+            }
+            // Somebody granted credits since the UPDATE looked.
+            Some((available, _)) if available >= charge.amount.micros() => {}
+            found => {
+                // What used the pool up while this one waited may have been the same request.
+                if let Some(answer) = charge.answer()? {
+                    return Ok(Outcome::Replayed(answer));
                 }
-                // Somebody granted credits since the UPDATE looked.
-                Some((available, _)) if available >= charge.amount.micros() => {}
-                found => return short(charge, found.map_or(0, |(available, _)| available)),
-            }
-            continue;
-        };
-        // The pool's row is locked from here on.
-        let now = clock::now().max(taken.at);
-        if now >= taken.next_expiry_at {
-            // The time after the lock decides: what has expired must not be spent.
-            give_back(pool, charge.amount)?;
-            Pool::lock(pool)?;
-            continue;
-        }
-        if charge.seat == Seat::Optional
-            && taken.has_caps
-            && let Some(reached) = caps::judge(pool, charge.payer.user, charge.amount.micros(), taken.at)?
-        {
-            give_back(pool, charge.amount)?;
-            return Ok(Outcome::Capped(reached));
-        }
-        let transaction_id = entry_id(pool, taken.at, taken.seq);
-        if let Some(key) = &charge.key {
-            let answer = Answer { result: transaction_id, held_after: taken.held };
-            if !key.claim(pool, &answer, taken.at)? {
-                // Somebody with the same key was first; the answer is there now that we have the lock.
-                give_back(pool, charge.amount)?;
-                continue;
+                return short(charge, found.map_or(0, |(available, _)| available));
             }
         }
-        let metadata = write(charge, &taken, transaction_id, now, returning)?;
-        count_debit(&taken.tenant, charge.amount.micros());
-        let (balance_after, held_after) = (taken.balance, taken.held);
-        if taken.has_caps && charge.payer.organization.is_some() {
-            count(charge, taken.at)?;
-        }
-        if balance_after - held_after < taken.alert_below {
-            alerts::after_charge(pool)?;
-        }
-        return Ok(Outcome::Charged(Charged { transaction_id, balance_after, held_after, metadata }));
     }
+}
+
+/// Charges without a key where the pool pays as it stands. Where it does not, nothing is done, and neither turn nor lock
+/// is kept: the caller may lock several pools in the order of their ids then.
+pub fn charge_at_once(charge: &Charge, returning: bool) -> Result<Option<Outcome>> {
+    let pool = charge.payer.pool();
+    let is_new = pg::turns::take(pool)?;
+    match take(pool, charge.amount)? {
+        Some(taken) => finish(charge, taken, returning),
+        None => {
+            if is_new {
+                pg::turns::leave(pool);
+            }
+            Ok(None)
+        }
+    }
+}
+
+/// The rest of a charge whose credits are taken; none where it has to begin again, and they are given back.
+fn finish(charge: &Charge, taken: Taken, returning: bool) -> Result<Option<Outcome>> {
+    let pool = charge.payer.pool();
+    // The pool's row is locked from here on.
+    let now = clock::now().max(taken.at);
+    if now >= taken.next_expiry_at {
+        // The time after the lock decides: what has expired must not be spent.
+        give_back(pool, charge.amount)?;
+        Pool::lock(pool)?;
+        return Ok(None);
+    }
+    if charge.seat == Seat::Optional
+        && taken.has_caps
+        && let Some(reached) = caps::judge(pool, charge.payer.user, charge.amount.micros(), taken.at)?
+    {
+        give_back(pool, charge.amount)?;
+        return Ok(Some(Outcome::Capped(reached)));
+    }
+    let transaction_id = entry_id(pool, taken.at, taken.seq);
+    if let Some(key) = &charge.key {
+        let answer = Answer { result: transaction_id, held_after: taken.held };
+        if !key.claim(pool, &answer, taken.at)? {
+            // Somebody with the same key was first; the answer is there now that we have the lock.
+            give_back(pool, charge.amount)?;
+            return Ok(None);
+        }
+    }
+    let metadata = write(charge, &taken, transaction_id, now, returning)?;
+    count_debit(&taken.tenant, charge.amount.micros());
+    let (balance_after, held_after) = (taken.balance, taken.held);
+    if taken.has_caps && charge.payer.organization.is_some() {
+        count(charge, taken.at)?;
+    }
+    if balance_after - held_after < taken.alert_below {
+        alerts::after_charge(pool, charge.correlation_id)?;
+    }
+    Ok(Some(Outcome::Charged(Charged { transaction_id, balance_after, held_after, metadata })))
 }
 
 /// Counts a charge in the metrics of its pool's tenant.

@@ -112,6 +112,7 @@ pub fn give(owner: &Owner, gift: &Gift, idempotency_key: Option<&str>) -> Result
     }
     // The new grant joins the burn order from here on; what was charged before burned without it.
     settle::close(&mut pool)?;
+    pool.require_room(gift.amount.micros())?;
     let grant = tagged(pool.id);
     let posted = effective_at <= pool.now;
     insert(&pool, grant, gift, effective_at, posted)?;

@@ -196,6 +196,7 @@ fn capture_hold(hold_id: Option<pgrx::Uuid>, amount: default!(Option<Decimal>, "
 fn capture(pool: &mut Pool, end: &Hold, charged: i64) -> Result<Deduction> {
     let from = end.drawn_after - i128::from(end.amount);
     let to = from + i128::from(charged);
+    let current = super::correlation_id();
     pool.held -= end.amount;
     let transaction_id = pool.enter(&Entry {
         operation: "deduction",
@@ -208,7 +209,7 @@ fn capture(pool: &mut Pool, end: &Hold, charged: i64) -> Result<Deduction> {
         subscription: end.subscription,
         drawn_after: Some(to),
         hold: Some(end.id),
-        correlation_id: end.correlation_id.as_deref(),
+        correlation_id: end.correlation_id.as_deref().or(current.as_deref()),
         ..Entry::default()
     })?;
     sql::execute(

@@ -1,8 +1,9 @@
 //! Entries of the ledger that are no plain deductions: grants, expiries, refunds, captures, adjustments.
 
+use super::amount::LARGEST;
 use super::entry_id::entry_id;
 use super::pool::Pool;
-use crate::pg::sql::{self, Arg};
+use crate::pg::sql::{self, Arg, Mode};
 use crate::pg::{Error, Jsonb, Result, State};
 use uuid::Uuid;
 
@@ -26,19 +27,36 @@ pub struct Entry<'a> {
     pub correlation_id: Option<&'a str>,
 }
 
+/// More than a pool holds.
+pub fn out_of_range() -> Error {
+    Error::new(State::OUT_OF_RANGE, "balance_out_of_range", "A pool holds at most 999999999999.999999 credits")
+        .hint("Grant less, or spend first; grants that are yet to become effective count.")
+}
+
 impl Pool {
+    /// Whether `amount` more fits beside the balance and the grants that will enter it when their time comes.
+    ///
+    /// Error: 22003 `balance_out_of_range`.
+    pub fn require_room(&self, amount: i64) -> Result<()> {
+        let coming = sql::query_opt(
+            "SELECT coalesce(sum(g.amount), 0)
+               FROM tenancy.credit_grants AS g
+              WHERE g.pool_id = $1 AND g.is_open AND NOT g.is_posted",
+            &[self.id.into()],
+            Mode::Write,
+            |row| Ok(row.micros(1)),
+        )?;
+        let reached = i128::from(self.balance) + coming.flatten().unwrap_or_default() + i128::from(amount);
+        if reached > i128::from(LARGEST) { Err(out_of_range()) } else { Ok(()) }
+    }
+
     /// Writes an entry into the ledger of a locked pool and moves the balance by its amount; `save` writes the pool.
     ///
     /// Errors: 22003 `balance_out_of_range`.
     pub fn enter(&mut self, entry: &Entry) -> Result<Uuid> {
         let balance = self.balance + entry.amount;
-        if balance > super::amount::LARGEST {
-            return Err(Error::new(
-                State::OUT_OF_RANGE,
-                "balance_out_of_range",
-                "A pool holds at most 999999999999.999999 credits",
-            )
-            .hint("Grant less, or spend first."));
+        if balance > LARGEST {
+            return Err(out_of_range());
         }
         self.balance = balance;
         // What neither spends nor refunds changes what was granted.

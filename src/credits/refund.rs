@@ -104,6 +104,7 @@ fn refund(pool: &mut Pool, charge: &Charge, asked: Option<Credits>, reason: Opti
     }
     // Before the balance rises: the refund's entry is written first, what expires at once comes after it.
     settle::close(pool)?;
+    pool.require_room(amount)?;
     let transaction_id = pool.enter(&Entry {
         operation: "refund",
         amount,

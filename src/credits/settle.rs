@@ -1,19 +1,40 @@
 //! Settlements: the stored book read, brought to a time by the rules of [`super::book`], and written back.
 
+use super::amount::LARGEST;
 use super::book::{Book, Draw, DueHold, Grant, Inconsistent, NEVER, Rollover, Step};
-use super::ledger::Entry;
+use super::ledger::{Entry, out_of_range};
 use super::pool::Pool;
 use crate::ids::tagged;
 use crate::pg::sql::{self, Arg, Mode, Row};
 use crate::pg::{Error, Result, State};
 use uuid::Uuid;
 
-/// Brings a locked pool to `pool.now`, writes what happened into the ledger and saves the pool.
+/// Brings a locked pool to `pool.now`, writes what happened into the ledger and saves the pool. Where its figures do not
+/// allow that, nothing has been written.
+///
+/// Errors: XX000 `ledger_inconsistent`, 22003 `balance_out_of_range`.
 pub fn settle(pool: &mut Pool) -> Result<()> {
     let mut book = load(pool, pool.now, &[], Mode::Write)?;
     advance(&mut book, pool)?;
+    fits(pool, &book)?;
     store(pool, &book, None)?;
     pool.save()
+}
+
+/// Whether the balance stays one on the way.
+fn fits(pool: &Pool, book: &Book) -> Result<()> {
+    let mut balance = i128::from(pool.balance);
+    for step in &book.steps {
+        match *step {
+            Step::Posted { amount, .. } => balance += i128::from(amount),
+            Step::Expired { amount, .. } => balance -= i128::from(amount),
+            Step::HoldExpired { .. } | Step::Returned { .. } => {}
+        }
+        if balance > i128::from(LARGEST) {
+            return Err(out_of_range());
+        }
+    }
+    Ok(())
 }
 
 /// Brings a book to `pool.now`.

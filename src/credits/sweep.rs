@@ -9,7 +9,8 @@ use crate::schema::require_installed;
 use pgrx::{default, pg_extern, search_path};
 use uuid::Uuid;
 
-/// Settles up to `max_pools` pools that are due; how many it settled. Pools that somebody else has locked are left out.
+/// Settles up to `max_pools` pools that are due; how many it settled. Pools that somebody else has locked are left out,
+/// and those that cannot be settled, with a warning.
 #[pg_extern(volatile, parallel_unsafe, security_definer)]
 #[search_path(pg_catalog, pg_temp)]
 fn sweep_credits(max_pools: default!(Option<i32>, "1000")) -> i32 {
@@ -21,17 +22,23 @@ fn sweep_credits(max_pools: default!(Option<i32>, "1000")) -> i32 {
                 .hint("Pass how many pools to settle at most, or leave it out for 1000.")
                 .detail("parameter", "max_pools"));
         }
-        let mut settled = 0;
-        for pool in due(most)? {
-            if free(pool)? && Pool::lock(pool)?.is_some() {
-                settled += 1;
+        let (mut settled, mut last) = (0, Uuid::nil());
+        while settled < most {
+            let pools = due(last, (most - settled).max(100))?;
+            let Some(newest) = pools.last() else { break };
+            last = *newest;
+            for pool in pools {
+                if settled < most {
+                    settled += i32::from(settle(pool)?);
+                }
             }
         }
         Ok(settled)
     })
 }
 
-fn due(most: i32) -> Result<Vec<Uuid>> {
+/// The next pools that are due, after `last`.
+fn due(last: Uuid, most: i32) -> Result<Vec<Uuid>> {
     sql::query(
         "SELECT due.pool_id
            FROM (SELECT h.pool_id FROM tenancy.credit_holds AS h WHERE h.status = 'held' AND h.expires_at <= $1
@@ -39,12 +46,28 @@ fn due(most: i32) -> Result<Vec<Uuid>> {
                  SELECT g.pool_id FROM tenancy.credit_grants AS g WHERE g.is_open AND g.expires_at <= $1
                  UNION
                  SELECT g.pool_id FROM tenancy.credit_grants AS g WHERE NOT g.is_posted AND g.effective_at <= $1) AS due
+          WHERE due.pool_id > $3
           ORDER BY due.pool_id
           LIMIT $2",
-        &[Arg::Time(Some(clock::now())), Arg::Long(Some(most.into()))],
+        &[Arg::Time(Some(clock::now())), Arg::Long(Some(most.into())), last.into()],
         Mode::Write,
         |row| Ok(row.uuid(1).unwrap_or_default()),
     )
+}
+
+/// Settles a pool unless somebody else has it, or its figures do not allow it: then nothing is written.
+fn settle(pool: Uuid) -> Result<bool> {
+    if !free(pool)? {
+        return Ok(false);
+    }
+    match Pool::lock(pool) {
+        Ok(found) => Ok(found.is_some()),
+        Err(error) if matches!(error.reason(), "balance_out_of_range" | "ledger_inconsistent") => {
+            pg::warn(&format!("The pool {pool} cannot be settled: {}", error.reason()));
+            Ok(false)
+        }
+        Err(error) => Err(error),
+    }
 }
 
 /// Locks the pool unless somebody else has.

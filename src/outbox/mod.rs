@@ -79,6 +79,9 @@ fn read_model(
     })
 }
 
+/// Topics that begin so are the extension's own, those it will have later too.
+const RESERVED: [&str; 2] = ["tenancy.", "huleedu.entitlements."];
+
 /// Which event of contract H that is, by its topic; and whether only the extension's own functions publish it.
 #[pg_extern(name = "_event_kind", immutable, parallel_safe)]
 fn event_kind(
@@ -87,7 +90,8 @@ fn event_kind(
 ) -> TableIterator<'static, (name!(topic, Option<String>), name!(reserved, bool))> {
     pg::entry(|| {
         let kind = Kind::of(event_type, &parsed(data).map_err(unreadable)?);
-        Ok(TableIterator::once((kind.map(|kind| kind.topic().to_owned()), kind.is_some_and(Kind::is_reserved))))
+        let is_reserved = kind.is_some_and(Kind::is_reserved) || RESERVED.iter().any(|own| event_type.starts_with(own));
+        Ok(TableIterator::once((kind.map(|kind| kind.topic().to_owned()), is_reserved)))
     })
 }
 

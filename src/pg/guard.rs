@@ -104,6 +104,7 @@ pub(super) mod raw {
             for_session: bool,
             only_if_free: bool,
         ) -> pg_sys::LockAcquireResult::Type;
+        pub fn LockRelease(tag: *const pg_sys::LOCKTAG, mode: pg_sys::LOCKMODE, for_session: bool) -> bool;
         pub fn ProcessInterrupts();
         pub fn DirectFunctionCall2Coll(
             function: unsafe extern "C-unwind" fn(pg_sys::FunctionCallInfo) -> pg_sys::Datum,

@@ -61,6 +61,11 @@ pub fn log(line: &str) {
     );
 }
 
+/// Warns the client, and goes on.
+pub fn warn(line: &str) {
+    pgrx::ereport!(pgrx::PgLogLevel::WARNING, pgrx::PgSqlErrorCode::ERRCODE_WARNING, line.to_owned());
+}
+
 /// Run once when the library is loaded into a backend (or into the postmaster, with preload).
 pub fn init() {
     settings::define();

@@ -65,21 +65,39 @@ thread_local! {
     static TURNS: RefCell<Turns> = const { RefCell::new(Turns { held: Vec::new(), taken: 0 }) };
 }
 
-/// Waits for this transaction's turn at the row of `row`, unless it has it.
-pub fn take(row: Uuid) -> Result<()> {
-    acquire(row, false);
-    Ok(())
+/// Waits for this transaction's turn at the row of `row`, unless it has it. Whether it is a new one, which [`leave`]
+/// gives back.
+pub fn take(row: Uuid) -> Result<bool> {
+    Ok(!goes_on(row) && acquire(row, false))
 }
 
 /// The same without waiting: false where somebody else has the turn.
 pub fn take_free(row: Uuid) -> Result<bool> {
-    Ok(acquire(row, true))
+    Ok(goes_on(row) || acquire(row, true))
+}
+
+/// Gives back a turn that was just taken, at a row that was not locked then: with it kept, waiting for another row
+/// could close a circle.
+pub fn leave(row: Uuid) {
+    let Some(turn) = TURNS.with_borrow_mut(|turns| {
+        let at = turns.held.iter().position(|turn| turn.row == row)?;
+        turns.taken -= 1;
+        Some(turns.held.remove(at))
+    }) else {
+        return;
+    };
+    if turn.is_locked {
+        // SAFETY: a C call only; the tag outlives it.
+        unsafe { boundary(|| raw::LockRelease(&tag(row), EXCLUSIVE, false)) };
+    }
+}
+
+/// Whether a row is gone on to without a new turn.
+fn goes_on(row: Uuid) -> bool {
+    TURNS.with_borrow(|turns| turns.taken >= MOST || turns.held.iter().any(|turn| turn.row == row))
 }
 
 fn acquire(row: Uuid, only_if_free: bool) -> bool {
-    if TURNS.with_borrow(|turns| turns.taken >= MOST || turns.held.iter().any(|turn| turn.row == row)) {
-        return true;
-    }
     // SAFETY: reads a counter.
     let nest_level = unsafe { pg_sys::GetCurrentTransactionNestLevel() };
     // There from the start: whatever ends the wait, the end of the (sub)transaction undoes what was done so far.

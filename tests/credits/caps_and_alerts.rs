@@ -192,3 +192,19 @@ fn thresholds_that_are_none_are_refused() {
     );
     refused(ask(&mut operator, "SELECT tenancy.set_credit_alerts('{5}')"), "22023", "invalid_argument");
 }
+
+#[test]
+fn a_threshold_that_stands_twice_tells_once() {
+    let mut world = world();
+    let mut operator = world.operator();
+    for thresholds in ["{50,50}", "{50.0,20,50}"] {
+        world.fund(ACME, "100");
+        let set = format!("SELECT tenancy.set_credit_alerts('{thresholds}', org_id => 'org_acme')");
+        shown(&mut operator, &set);
+        shown(&mut world.service(), "SELECT tenancy.deduct_credits('ada', 51, 'org_acme')");
+        assert_eq!(shown(&mut world.admin, TOLD), "50 at 49", "{thresholds}");
+        shown(&mut world.service(), "SELECT tenancy.deduct_credits('ada', 49, 'org_acme')");
+        shown(&mut world.admin, "DELETE FROM tenancy.event_outbox");
+    }
+    assert_verified(&mut world.admin);
+}

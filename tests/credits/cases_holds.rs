@@ -208,3 +208,41 @@ fn a_capture_waits_for_the_pool_and_finds_the_hold_as_it_is_then() {
     assert_eq!(world.available(ACME), "100.000000");
     assert_verified(&mut world.admin);
 }
+
+#[test]
+fn the_sweep_counts_the_pools_it_settles_and_not_those_that_are_locked() {
+    let mut world = world();
+    let mut service = world.service();
+    let users = ["ada", "bea", "zoe"];
+    for user in users {
+        world.fund_user(user, "10");
+        shown(&mut service, &format!("SELECT tenancy.hold_credits('{user}', 5, expires_in => interval '1 ms')"));
+    }
+    let by_id = "SELECT external_id FROM tenancy.users WHERE external_id IN ('ada', 'bea', 'zoe') ORDER BY id";
+    let order = shown(&mut world.admin, by_id);
+    let order: Vec<&str> = order.lines().collect();
+    // A row's lock that nobody's turn stands for, and one that has its turn.
+    let mut first = world.database.superuser();
+    shown(
+        &mut first,
+        &format!(
+            "BEGIN; SELECT FROM tenancy.credit_pools WHERE pool_id = (SELECT id FROM tenancy.users WHERE external_id = '{}') FOR UPDATE",
+            order[0]
+        ),
+    );
+    shown(&mut service, &format!("BEGIN; SELECT tenancy.deduct_credits('{}', 1)", order[1]));
+    shown(&mut service, &format!("SELECT tenancy.hold_credits('{}', 1, expires_in => interval '1 ms')", order[1]));
+    std::thread::sleep(Duration::from_millis(20));
+    assert_eq!(shown(&mut world.operator(), "SELECT tenancy.sweep_credits(2)"), "1");
+    let open = format!(
+        "SELECT count(*) FROM tenancy.credit_holds AS h JOIN tenancy.users AS u ON u.id = h.user_id
+          WHERE u.external_id = '{}' AND h.status = 'held'",
+        order[2]
+    );
+    assert_eq!(shown(&mut world.admin, &open), "0");
+    shown(&mut service, "COMMIT");
+    shown(&mut first, "COMMIT");
+    assert_eq!(shown(&mut world.operator(), "SELECT tenancy.sweep_credits(1)"), "1");
+    assert_eq!(shown(&mut world.operator(), "SELECT tenancy.sweep_credits(2)"), "1");
+    assert_verified(&mut world.admin);
+}

@@ -1,6 +1,7 @@
 //! Cases 8 to 12 and 44: idempotency keys.
 
 use crate::common::{in_parallel, refused};
+use crate::race::while_it_waits;
 use crate::world::{ACME, BOLT, ask, assert_verified, detail, shown, world};
 use serde_json::{Value, json};
 
@@ -163,5 +164,44 @@ fn credits_44_a_late_redelivery_is_never_charged_twice() {
     let result: Value = serde_json::from_str(result).expect("JSON");
     assert_eq!((status, &result["reason"]), ("rejected", &json!("outside_dedup_window")));
     assert_eq!(world.available(ACME), "94.500000");
+    assert_verified(&mut world.admin);
+}
+
+/// The first request used the pool up while the second waited for it: that one is a retry, and no shortage.
+#[test]
+fn a_concurrent_retry_is_answered_where_the_first_call_used_the_pool_up() {
+    let mut world = world();
+    for (key, amount, outcome) in [
+        ("same", "10", Ok("t|charged|10.000000|0.000000")),
+        ("other amount", "9", Err(("PT409", "idempotency_conflict"))),
+        ("without a seat", "10", Ok("t|charged|10.000000|0.000000")),
+    ] {
+        world.fund(ACME, "10");
+        let call = |amount: &str| {
+            format!(
+                "SELECT replayed, status, charged, balance_after
+                   FROM tenancy.deduct_credits('ada', {amount}, 'org_acme', idempotency_key => '{key}')"
+            )
+        };
+        let mut first = world.service();
+        assert_eq!(shown(&mut first, &format!("BEGIN; {}", call("10"))), "f|charged|10.000000|0.000000");
+        let mut operator = world.operator();
+        let result = while_it_waits(
+            &world.database,
+            world.service(),
+            |waiter| ask(waiter, &call(amount)),
+            || {
+                if key == "without a seat" {
+                    shown(&mut operator, "SELECT tenancy.revoke_seat('org_acme', 'ada')");
+                }
+                shown(&mut first, "COMMIT");
+            },
+        );
+        match outcome {
+            Ok(answer) => assert_eq!(result.expect("the first answer"), answer, "{key}"),
+            Err((sqlstate, reason)) => drop(refused(result, sqlstate, reason)),
+        }
+    }
+    assert_eq!(world.available(ACME), "0.000000");
     assert_verified(&mut world.admin);
 }

@@ -1,6 +1,6 @@
 //! Grants: the burn order, beginnings and ends, roll-over, and the balance of any past time.
 
-use crate::common::refused;
+use crate::common::{cluster, refused};
 use crate::world::{ACME, ask, assert_verified, shown, world};
 use std::time::Duration;
 
@@ -218,4 +218,81 @@ fn adjustments_take_what_is_available_and_no_more() {
     let entries = "SELECT credits_amount, description FROM tenancy.credit_transactions WHERE operation_type = 'adjustment' ORDER BY id";
     assert_eq!(shown(&mut world.admin, entries), "-6.000000|a mistake\n1.500000|a gift\n2.000000|a gift");
     assert_verified(&mut world.admin);
+}
+
+/// What will overflow the pool when it begins is refused when it is granted; so is whatever else would leave it no room.
+#[test]
+fn a_grant_that_will_not_fit_when_it_begins_is_refused_at_once() {
+    let mut world = world();
+    world.fund(ACME, "10");
+    let (mut operator, mut service) = (world.operator(), world.service());
+    let charge = shown(&mut service, "SELECT transaction_id FROM tenancy.deduct_credits('ada', 4, 'org_acme')");
+    let later = |amount: &str| {
+        format!(
+            "SELECT tenancy.grant_credits({amount}, org_id => 'org_acme', effective_at => clock_timestamp() + interval '1 day')"
+        )
+    };
+    let largest = "999999999999.999999";
+    let before = world.figures();
+    refused(ask(&mut operator, &later(largest)), "22003", "balance_out_of_range");
+    refused(ask(&mut operator, &later("999999999994")), "22003", "balance_out_of_range");
+    assert_eq!(world.figures(), before);
+    // Exactly what fits; nothing enters beside it.
+    shown(&mut operator, &later("999999999993.999999"));
+    for call in [
+        later("0.000001"),
+        "SELECT tenancy.grant_credits(0.000001, org_id => 'org_acme')".to_owned(),
+        "SELECT tenancy.adjust_credits(0.000001, 'more', org_id => 'org_acme')".to_owned(),
+    ] {
+        refused(ask(&mut operator, &call), "22003", "balance_out_of_range");
+    }
+    refused(ask(&mut service, &format!("SELECT tenancy.refund_credits('{charge}')")), "22003", "balance_out_of_range");
+    // What is spent makes room again.
+    shown(&mut service, "SELECT tenancy.deduct_credits('ada', 4, 'org_acme')");
+    shown(&mut service, &format!("SELECT tenancy.refund_credits('{charge}')"));
+    let mut tomorrow = world.database.superuser();
+    shown(&mut tomorrow, "SET tenancy.test_clock_offset = 172800");
+    assert_eq!(shown(&mut tomorrow, "SELECT tenancy.sweep_credits()"), "1");
+    let balance = "SELECT available FROM tenancy.credit_balance('org_acme')";
+    assert_eq!(shown(&mut tomorrow, balance), largest);
+    assert_verified(&mut tomorrow);
+}
+
+/// A pool whose figures somebody has changed by hand, or that an earlier version let overflow.
+#[test]
+fn a_pool_that_cannot_be_settled_does_not_end_the_sweep() {
+    let mut world = world();
+    for user in ["ada", "bea"] {
+        world.fund_user(user, "10");
+        let later = format!(
+            "SELECT tenancy.grant_credits(5, user_id => '{user}', effective_at => clock_timestamp() + interval '1 day')"
+        );
+        shown(&mut world.operator(), &later);
+    }
+    let ada = "(SELECT id FROM tenancy.users WHERE external_id = 'ada')";
+    shown(
+        &mut world.admin,
+        &format!(
+            "UPDATE tenancy.credit_grants SET amount = 999999999999.999999 WHERE pool_id = {ada} AND NOT is_posted;
+             DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET tenancy.test_clock_offset = 172800', current_database()); END $$"
+        ),
+    );
+    let arguments = ["-XqAt", "-U", "ops", "-d", &world.database.name, "-c", "SELECT tenancy.sweep_credits()"];
+    let swept = cluster().client("psql", &arguments);
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
+    let told = text(&swept.stderr);
+    assert_eq!(text(&swept.stdout), "1", "{told}");
+    let id = shown(&mut world.admin, &format!("SELECT {ada}"));
+    let warning = format!("WARNING:  The pool {id} cannot be settled: balance_out_of_range");
+    assert_eq!(told, warning);
+    let mut tomorrow = world.service();
+    assert_eq!(shown(&mut tomorrow, "SELECT charged FROM tenancy.deduct_credits('bea', 15)"), "15.000000");
+    refused(ask(&mut tomorrow, "SELECT tenancy.deduct_credits('ada', 1)"), "22003", "balance_out_of_range");
+    // Nothing was written where it went wrong.
+    shown(
+        &mut world.admin,
+        &format!("UPDATE tenancy.credit_grants SET amount = 5 WHERE pool_id = {ada} AND NOT is_posted"),
+    );
+    assert_eq!(shown(&mut tomorrow, "SELECT charged FROM tenancy.deduct_credits('ada', 15)"), "15.000000");
+    assert_verified(&mut world.database.superuser());
 }

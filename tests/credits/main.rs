@@ -20,6 +20,7 @@ mod fallbacks;
 mod grants;
 mod hot_path;
 mod integrity;
+mod lock_order;
 mod model;
 mod model_driver;
 mod model_test;

@@ -30,6 +30,16 @@ pub fn while_it_waits<R: Send>(
     })
 }
 
+/// Waits until a query shows that something is so.
+pub fn until(database: &Database, query: &str) {
+    let mut watcher = database.superuser();
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while shown(&mut watcher, query) != "t" {
+        assert!(Instant::now() < deadline, "it does not come to be: {query}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
 /// Makes `waiter` wait for the lock of Acme's pool, does `meanwhile`, and lets the lock go.
 pub fn behind_acmes_lock<R: Send>(
     database: &Database,

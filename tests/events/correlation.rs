@@ -165,3 +165,59 @@ fn audit_rows_carry_it() {
     );
     assert_eq!(without, [""; 0]);
 }
+
+#[test]
+fn an_alert_carries_the_id_of_what_crossed_the_threshold() {
+    let database = school();
+    let (mut app, mut service, mut superuser) =
+        (database.connect("app"), database.connect("svc"), database.superuser());
+    let alerts = format!("SELECT tenancy.set_credit_alerts('{{490,400,300}}', org_id => '{ORG}')");
+    superuser.query_one(&alerts, &[]).unwrap();
+    // By an event, by an identity, and by a hold under one.
+    let envelope = consumption("0b0c7d7e-1111-4222-8333-444455556666", 20);
+    assert_eq!(consume(&mut service, &envelope).0, "processed");
+    const OTHER: &str = "11111111-5b7a-4c1d-9f0e-2a6b8c4d1e3f";
+    as_teacher_of(&mut app, OTHER, |teacher| {
+        teacher.query_one("SELECT status FROM tenancy.spend_credits(100)", &[]).unwrap();
+    });
+    let hold = format!("SELECT tenancy.hold_credits('{USER}', 100, '{ORG}')");
+    as_teacher_of(&mut service, CORRELATION, |teacher| drop(teacher.query_one(&hold, &[]).unwrap()));
+    let told = texts(
+        &mut superuser,
+        "SELECT concat_ws(' ', trim_scale((payload #>> '{data,threshold}')::numeric), payload ->> 'correlation_id', correlation_id,
+                          payload -> 'data' ? 'correlation_id')
+           FROM tenancy.event_outbox WHERE type = 'tenancy.credit.balance.low.v1' ORDER BY sequence",
+    );
+    let expected = [("490", CORRELATION), ("400", OTHER), ("300", CORRELATION)];
+    assert_eq!(told, expected.map(|(threshold, id)| format!("{threshold} {id} {id} f")));
+}
+
+#[test]
+fn a_capture_carries_the_id_of_whoever_captures_where_the_hold_has_none() {
+    let database = school();
+    let (mut service, mut superuser) = (database.connect("svc"), database.superuser());
+    let hold = format!("SELECT tenancy.hold_credits('{USER}', 10, '{ORG}')");
+    let mut captured = Vec::new();
+    for (held_under, captured_under) in [(None, Some(CORRELATION)), (Some(CORRELATION), None), (None, None)] {
+        let mut id = Uuid::nil();
+        match held_under {
+            Some(correlation) => as_teacher_of(&mut service, correlation, |teacher| {
+                id = teacher.query_one(&hold, &[]).unwrap().get(0);
+            }),
+            None => id = service.query_one(&hold, &[]).unwrap().get(0),
+        }
+        let capture = "SELECT transaction_id FROM tenancy.capture_hold($1)";
+        let mut entry = Uuid::nil();
+        match captured_under {
+            Some(correlation) => as_teacher_of(&mut service, correlation, |teacher| {
+                entry = teacher.query_one(capture, &[&id]).unwrap().get(0);
+            }),
+            None => entry = service.query_one(capture, &[&id]).unwrap().get(0),
+        }
+        let row = superuser
+            .query_one("SELECT correlation_id FROM tenancy.credit_transactions WHERE id = $1", &[&entry])
+            .unwrap();
+        captured.push(row.get::<_, Option<String>>(0));
+    }
+    assert_eq!(captured, [Some(CORRELATION.to_owned()), Some(CORRELATION.to_owned()), None]);
+}

@@ -55,6 +55,9 @@ fn nobody_is_named_but_who_is_authenticated() {
         "resource.consumption.reported",
         "huleedu.entitlements.credit.balance.changed.v1",
         "huleedu.entitlements.usage.recorded.v1",
+        "huleedu.entitlements.subscription.changed.v1",
+        "tenancy.credit.balance.low.v1",
+        "tenancy.anything",
     ] {
         let mut transaction = app.transaction().unwrap();
         let token = crate::common::Token::for_member(USER, ORG).sign();
