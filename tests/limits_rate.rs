@@ -74,6 +74,20 @@ fn retry_after_is_exact() {
 }
 
 #[test]
+fn a_burst_beyond_all_time_is_not_forgotten() {
+    let database = cluster().database();
+    database.connect("ops").query("SELECT tenancy.set_rate_limit('d1', 1, '1 day', burst => 1000000000)", &[]).unwrap();
+    let mut one = session(&database, "o1");
+    let mut admitted = 0;
+    for cost in [1_000_000_000, 200_000_000, 200_000_000, 50_000_000, 1_000_000_000, 50_000_000, 50_000_000] {
+        let row = take(&mut one, "d1", cost, None);
+        admitted += if allowed(&row) { i64::from(cost) } else { 0 };
+        assert!(allowed(&row) || row.get::<_, f64>(2) > 0.0, "a denial says how long to wait");
+    }
+    assert!((50_000_000..=1_000_000_000).contains(&admitted), "{admitted} admitted at once");
+}
+
+#[test]
 fn a_rollback_gives_nothing_back() {
     let database = cluster().database();
     database.connect("ops").query("SELECT tenancy.set_rate_limit('api', 2, '1 hour')", &[]).unwrap();

@@ -68,6 +68,20 @@ fn tenants_beyond_the_bound_are_summed_as_other() {
 }
 
 #[test]
+fn a_tenant_called_other_is_one_of_the_rest() {
+    let own = Cluster::start(Options { settings: vec![("tenancy.metrics_tenants", "2".into())], ..Options::default() });
+    let database = own.database();
+    for tenant in ["other", "o1", "o2", "o3"] {
+        drop(login(&database, "u1", Some(tenant)));
+    }
+    let statement = "SELECT count(*), count(DISTINCT (name, labels)) FROM tenancy.metrics()";
+    let row = database.connect("met").query_one(statement, &[]).unwrap();
+    assert_eq!(row.get::<_, i64>(0), row.get::<_, i64>(1), "the same labels twice are no valid metrics");
+    assert_eq!(figure(&database, AUTHENTICATIONS, r#"{"tenant": "other"}"#), 2.0);
+    assert_eq!(figure(&database, AUTHENTICATIONS, r#"{"tenant": "o2"}"#), 1.0, "it took nobody's place");
+}
+
+#[test]
 fn what_happened_counts_whatever_the_transaction_does() {
     let database = cluster().database();
     database.connect("ops").batch_execute("SELECT tenancy.set_quota('m', NULL, 1, 'day')").unwrap();

@@ -65,7 +65,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tenancy.set_rate_limit(text, integer, interval, integer, text) IS
-'Sets how fast something may be done: max_requests in each period, at most burst at once (default: max_requests). tenant_id: for that tenant; without: for every tenant that has none of its own. Within any time t no more than burst + max_requests × t / period are admitted. Returns whether it changed. Errors: 22023, 55000.';
+'Sets how fast something may be done: max_requests in each period, at most burst at once (default: max_requests). tenant_id: for that tenant; without: for every tenant that has none of its own. Within any time t no more than burst + max_requests × t / period are admitted. Of a burst that would take more than 146,000 years to come back, as many are admitted at once as come back in that time. Returns whether it changed. Errors: 22023, 55000.';
 
 CREATE FUNCTION tenancy.set_rate_limit_policy(name text, policy text, tenant_id text DEFAULT NULL) RETURNS boolean
 LANGUAGE plpgsql

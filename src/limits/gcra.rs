@@ -4,6 +4,10 @@
 //! A cell keeps one number, the theoretical arrival time: when the bucket would be full again. Its fraction of a
 //! microsecond is kept as a true fraction, so that no limit drifts.
 
+/// How far ahead of now a cell may be filled, in microseconds: 146,000 years. A burst that would take longer to come
+/// back admits as many as come back in that time.
+const FURTHEST: i64 = i64::MAX / 2;
+
 /// A limit in force.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rule {
@@ -34,7 +38,7 @@ pub struct Decision {
     pub allowed: bool,
     /// Requests that may follow at once.
     pub remaining: u32,
-    /// Microseconds until the same request would be allowed, rounded up; 0 when it is.
+    /// Microseconds until the same request would be allowed, rounded up and never above 146,000 years; 0 when it is.
     pub retry_after: i64,
     /// What the cell is to hold after it, where it is allowed.
     pub arrival: Arrival,
@@ -46,7 +50,8 @@ impl Rule {
     pub fn decide(&self, cell: Option<Arrival>, now: i64, cost: u32) -> Decision {
         let (count, period) = (i128::from(self.count), i128::from(self.period));
         let now = i128::from(now) * count;
-        let tolerance = i128::from(self.burst) * period;
+        // Further ahead than a cell can say, nothing is admitted: it could not be remembered.
+        let tolerance = (i128::from(self.burst) * period).min(i128::from(FURTHEST) * count);
         // A cell written under an older, wider rule counts as one emptied under this rule.
         let before = cell.map_or(now, |cell| cell.scaled(count)).clamp(now, now + tolerance);
         let after = before + i128::from(cost) * period;
@@ -56,7 +61,7 @@ impl Rule {
         Decision {
             allowed,
             remaining: ((tolerance - spent) / period) as u32,
-            retry_after: if allowed { 0 } else { divide_up(excess, count) as i64 },
+            retry_after: if allowed { 0 } else { divide_up(excess, count).min(i128::from(FURTHEST)) as i64 },
             arrival: Arrival::from_scaled(if allowed { after } else { before }, self.count),
         }
     }
@@ -76,7 +81,12 @@ impl Arrival {
 
     fn from_scaled(value: i128, count: u32) -> Self {
         let per = i128::from(count);
-        Self { micros: value.div_euclid(per) as i64, part: value.rem_euclid(per) as u32, per: count }
+        // At most FURTHEST ahead of a clock that is far below the rest.
+        Self {
+            micros: i64::try_from(value.div_euclid(per)).unwrap_or(i64::MAX),
+            part: value.rem_euclid(per) as u32,
+            per: count,
+        }
     }
 }
 
@@ -150,6 +160,25 @@ mod tests {
         let denied = narrow.decide(cell, 0, 1);
         assert!(!denied.allowed, "a blocked caller is blocked under the new rule too");
         assert_eq!(denied.retry_after, 333_334, "and waits no longer than the new rule says");
+    }
+
+    #[test]
+    fn a_burst_beyond_all_time_is_not_forgotten() {
+        let day = 24 * HOUR;
+        let rule = Rule { count: 1, period: day, burst: i32::MAX as u32 };
+        let most = (super::FURTHEST / day) as u32;
+        let now = 800_000_000_000_000_000;
+        let first = rule.decide(None, now, most);
+        assert!(first.allowed && first.remaining == 0, "as many as come back");
+        let mut cell = Some(first.arrival);
+        for _ in 0..3 {
+            let next = rule.decide(cell, now, 1);
+            assert!(!next.allowed && next.retry_after <= day, "what was taken is remembered");
+            cell = Some(next.arrival);
+        }
+        assert!(rule.decide(cell, now + day, 1).allowed, "and comes back at the rate");
+        let never = Rule { period: 366 * day, ..rule }.decide(None, now, i32::MAX as u32);
+        assert_eq!((never.allowed, never.retry_after), (false, super::FURTHEST), "a wait too long to say");
     }
 
     #[test]

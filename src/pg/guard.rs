@@ -116,6 +116,13 @@ pub(super) mod raw {
         pub fn palloc(size: usize) -> *mut std::ffi::c_void;
         pub fn try_relation_open(relation: pg_sys::Oid, mode: pg_sys::LOCKMODE) -> pg_sys::Relation;
         pub fn relation_close(relation: pg_sys::Relation, mode: pg_sys::LOCKMODE);
+        #[cfg(not(feature = "pg14"))]
+        pub fn get_view_query(view: pg_sys::Relation) -> *mut pg_sys::Query;
+        #[cfg(not(any(feature = "pg14", feature = "pg15")))]
+        pub fn getRTEPermissionInfo(
+            permissions: *mut pg_sys::List,
+            entry: *mut pg_sys::RangeTblEntry,
+        ) -> *mut pg_sys::RTEPermissionInfo;
         pub fn table_slot_callbacks(relation: pg_sys::Relation) -> *const pg_sys::TupleTableSlotOps;
         pub fn MakeSingleTupleTableSlot(
             description: pg_sys::TupleDesc,

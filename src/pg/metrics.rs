@@ -1,7 +1,7 @@
 //! Counters in shared memory: no row is written and no lock is taken for one more.
 //!
 //! Each tenant of a database has a slot with every series, up to a bound; what comes later is counted as tenant
-//! `other`. What belongs to no tenant (a refused token) is counted under the empty one. Without preload there is no
+//! `other`, and so is a tenant of that name. What belongs to no tenant (a refused token) is counted under the empty one. Without preload there is no
 //! memory, and counting does nothing. Counts are not undone by a rollback: what was refused was refused.
 
 use super::metric_reasons::{DENIALS, REFUSALS};
@@ -68,6 +68,8 @@ const NAME: usize = 1024;
 const RESERVED: usize = 64;
 /// The name under which the rest is summed; no tenant id begins with a control character.
 const REST: &str = "\u{1}other";
+/// What it is called outside. A tenant of that name is one of the rest: the same labels must not stand twice.
+const OTHER: &str = "other";
 
 struct Slot {
     database: AtomicU32,
@@ -264,7 +266,7 @@ fn timer_layout(timer: Timer) -> (usize, &'static [u64; 9]) {
 }
 
 fn label(tenant: &str) -> String {
-    if tenant == REST { "other".to_owned() } else { tenant.to_owned() }
+    if tenant == REST { OTHER.to_owned() } else { tenant.to_owned() }
 }
 
 fn own_slots() -> Vec<(String, &'static Slot)> {
@@ -291,6 +293,7 @@ fn slot_of(tenant: &str) -> Option<&'static Slot> {
         static NOBODYS: Cell<Option<usize>> = const { Cell::new(None) };
     }
     let slots = SLOTS.get()?;
+    let tenant = if tenant == OTHER { REST } else { tenant };
     let known = match tenant {
         "" => NOBODYS.get(),
         tenant => KNOWN.with_borrow(|known| known.get(tenant).copied()),

@@ -22,6 +22,7 @@ mod jsonb_tree;
 pub mod limit_settings;
 mod log_hook;
 mod log_note;
+mod merge;
 mod metric_reasons;
 pub mod metrics;
 mod numeric;
@@ -74,6 +75,7 @@ pub fn init() {
     cursors::register();
     early_release::register();
     log_hook::register();
+    merge::register();
 }
 
 /// Run last: asks for the shared memory that the domains have requested.

@@ -2,7 +2,7 @@
 
 use crate::common::fails_with;
 use crate::library::{audited, ids, library};
-use crate::world::{as_tenant, column, shop, shop_with_essays};
+use crate::world::{as_tenant, column, role, shop, shop_with_essays, value};
 
 #[test]
 fn isolation_09_unique_violation_oracle() {
@@ -122,6 +122,83 @@ fn isolation_29_merge_matches_no_row_of_another() {
         assert_eq!(tx.execute(merge, &[]).unwrap(), 1);
     });
     assert_eq!(as_tenant(&mut app, "tenant-b", |tx| column(tx, "SELECT body FROM shop.essays")), ["of tenant-b"]);
+}
+
+#[test]
+fn isolation_29_merge_that_reads_no_column_sees_no_row_of_another() {
+    let database = library();
+    database
+        .superuser()
+        .batch_execute(
+            "CREATE SEQUENCE shop.seen; GRANT USAGE ON SEQUENCE shop.seen TO app;
+             CREATE FUNCTION shop.merge() RETURNS void LANGUAGE sql AS
+             $$ MERGE INTO shop.essays USING (SELECT 1) s ON true WHEN MATCHED AND nextval('shop.seen') < 0 THEN DELETE $$;
+             CREATE VIEW shop.seen_essays WITH (security_invoker) AS SELECT * FROM shop.essays;
+             GRANT SELECT, INSERT, UPDATE, DELETE ON shop.seen_essays TO app",
+        )
+        .unwrap();
+    let mut app = database.connect("app");
+    let counting =
+        "MERGE INTO shop.essays USING (SELECT 1) s ON true WHEN MATCHED AND nextval('shop.seen') < 0 THEN DELETE";
+    let mut statements = vec![
+        counting.to_owned(),
+        format!("EXPLAIN (ANALYZE) {counting}"),
+        format!("DO $do$ BEGIN {counting}; END $do$"),
+        format!("PREPARE m AS {counting}; EXECUTE m"),
+        "SELECT shop.merge()".to_owned(),
+        "MERGE INTO shop.essays USING (SELECT 1) s ON true WHEN MATCHED THEN DELETE".to_owned(),
+        "MERGE INTO shop.essays USING (SELECT 1) s ON nextval('shop.seen') < 0 WHEN NOT MATCHED THEN DO NOTHING"
+            .to_owned(),
+    ];
+    let version: i32 = value(&mut app, "SHOW server_version_num").parse().unwrap();
+    if version >= 170_000 {
+        statements.push(format!("WITH m AS ({counting} RETURNING 1) SELECT count(*) FROM m"));
+        statements
+            .push(format!("CREATE TEMPORARY TABLE kept AS WITH m AS ({counting} RETURNING 1) SELECT count(*) FROM m"));
+        statements.push(counting.replace("shop.essays", "shop.seen_essays"));
+    }
+    for statement in statements {
+        as_tenant(&mut app, "tenant-c", |tx| {
+            tx.batch_execute(&statement).unwrap_or_else(|error| panic!("{statement}: {error:?}"));
+        });
+        let called = value(&mut database.superuser(), "SELECT is_called::text FROM shop.seen");
+        assert_eq!(called, "false", "{statement}: ran for a row of another tenant");
+    }
+    as_tenant(&mut app, "tenant-a", |tx| {
+        assert_eq!(
+            tx.execute("MERGE INTO shop.essays USING (SELECT 1) s ON true WHEN MATCHED THEN DELETE", &[]).unwrap(),
+            1
+        );
+    });
+    assert_eq!(as_tenant(&mut app, "tenant-b", |tx| column(tx, "SELECT body FROM shop.essays")), ["of tenant-b"]);
+}
+
+#[test]
+fn isolation_29_merge_needs_the_right_to_read_some_column_of_its_target() {
+    let database = library();
+    role(&database, "merger", "LOGIN");
+    database
+        .superuser()
+        .batch_execute(
+            "GRANT USAGE ON SCHEMA shop TO merger; GRANT DELETE ON shop.essays TO merger;
+             SELECT tenancy.grant_access('merger', 'application')",
+        )
+        .unwrap();
+    let mut merger = database.connect("merger");
+    let merge = "MERGE INTO shop.essays USING (SELECT 1) s ON true WHEN MATCHED THEN DELETE";
+    as_tenant(&mut merger, "tenant-a", |tx| {
+        fails_with(tx.execute(merge, &[]), "42501");
+    });
+    database.superuser().batch_execute("GRANT SELECT (id) ON shop.essays TO merger").unwrap();
+    assert_eq!(as_tenant(&mut merger, "tenant-a", |tx| tx.execute(merge, &[]).unwrap()), 1);
+    // Where there are no policies, nothing changes.
+    database
+        .superuser()
+        .batch_execute(
+            "CREATE TABLE shop.open (id bigint); INSERT INTO shop.open VALUES (1); GRANT DELETE ON shop.open TO merger",
+        )
+        .unwrap();
+    assert_eq!(merger.execute(&merge.replace("essays", "open"), &[]).unwrap(), 1);
 }
 
 #[test]
