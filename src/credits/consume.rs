@@ -60,7 +60,11 @@ fn consume(
 ) -> Result<Composite<Consumed>> {
     require_installed()?;
     let subject = Subject::named(namespace, user_id, org_id)?;
-    let metric = present(metric, "metric")?;
+    let metric = match namespace {
+        // In an event an empty text is valid, and a metric that nobody prices.
+        Some(_) => metric.ok_or_else(|| payer::null("metric"))?,
+        None => present(metric, "metric")?,
+    };
     let units = amount.filter(|amount| *amount >= 0).ok_or_else(|| {
         Error::new(State::INVALID_PARAMETER, "invalid_argument", "amount must be a number of units, not negative")
             .hint("Pass how many units of the metric were consumed.")

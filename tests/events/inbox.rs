@@ -3,6 +3,7 @@
 use crate::common::{Token, refused};
 use crate::world::{ORG, USER, available, consume, consumption, one, published, school};
 use serde_json::{Value, json};
+use uuid::Uuid;
 
 const ID: &str = "a3b1c2d4-0003-4f00-8abc-000000000003";
 
@@ -199,5 +200,85 @@ fn events_are_consumed_by_services_without_an_identity() {
         transaction.query("SELECT * FROM tenancy.consume_event($1)", &[&consumption(ID, 1)]),
         "PT403",
         "identity_in_force",
+    );
+}
+
+/// Ids become keys: what none can be is rejected when it is read, and the other events of the call are taken.
+#[test]
+fn an_id_that_is_none_is_rejected_and_the_rest_of_the_array_is_taken() {
+    let database = school();
+    let (mut service, mut superuser) = (database.connect("svc"), database.superuser());
+    // Longer than an index takes, and nothing that could be compressed.
+    let huge: String = (0..400).map(|number: u128| Uuid::from_u128(number.pow(9)).simple().to_string()).collect();
+    let at = |event_type: &str, pointer: &str, id: &Value| {
+        let mut event = consumption(&Uuid::now_v7().to_string(), 1);
+        event["event_type"] = json!(event_type);
+        if event_type != "huleedu.resource.consumption.v1" {
+            let batch = Uuid::now_v7();
+            event["data"] = json!({
+                "entity_id": batch, "batch_id": batch, "requested_pipeline": "x", "expected_essay_count": 1,
+                "essay_ids": ["e-1"], "metadata": {"entity_id": batch, "entity_type": "batch"}, "course_code": "ENG5",
+                "user_id": USER, "org_id": ORG
+            });
+            event["metadata"] = json!({"org_id": ORG});
+        }
+        *event.pointer_mut(pointer).unwrap() = id.clone();
+        event
+    };
+    let consumed = "huleedu.resource.consumption.v1";
+    let registered = "huleedu.batch.essays.registered.v1";
+    let asked = "huleedu.commands.batch.pipeline.v1";
+    let mut events = Vec::new();
+    for id in [json!(huge), json!("ä".repeat(256)), json!("   "), json!("\u{85}x"), json!("a\nb")] {
+        events.extend([
+            at(consumed, "/data/user_id", &id),
+            at(consumed, "/data/org_id", &id),
+            at(registered, "/data/user_id", &id),
+            at(registered, "/data/org_id", &id),
+            at(registered, "/data/essay_ids/0", &id),
+            at(asked, "/metadata/org_id", &id),
+        ]);
+    }
+    let bad = events.len();
+    events.extend([
+        at(consumed, "/data/org_id", &json!("")),
+        at(consumed, "/data/entity_id", &json!("")),
+        at(registered, "/data/org_id", &json!("")),
+        at(registered, "/data/essay_ids/0", &json!("ä".repeat(255))),
+    ]);
+    let rows = service
+        .query("SELECT status, result ->> 'reason' FROM tenancy.consume_event($1)", &[&json!(events)])
+        .expect("an answer for each");
+    for (row, event) in rows.iter().zip(&events[..bad]) {
+        assert_eq!((row.get(0), row.get(1)), ("rejected", Some("invalid_data")), "{}", event["data"]);
+    }
+    for row in &rows[bad..] {
+        assert_eq!((row.get(0), row.get(1)), ("processed", None::<&str>));
+    }
+    let kept =
+        "SELECT count(*) FROM tenancy.event_inbox WHERE status = 'rejected' AND result ->> 'reason' = 'invalid_data'";
+    assert_eq!(one::<i64>(&mut superuser, kept), bad as i64);
+}
+
+/// Contract H: empty texts are valid, and a metric that nobody prices is free.
+#[test]
+fn a_consumption_of_nothing_in_particular_is_free() {
+    let database = school();
+    let (mut service, mut superuser) = (database.connect("svc"), database.superuser());
+    for (number, metric) in ["", " ", "unheard of"].into_iter().enumerate() {
+        let mut event = consumption(&Uuid::from_u128(number as u128 + 1).to_string(), 3);
+        event["data"]["resource_type"] = json!(metric);
+        let (status, result) = consume(&mut service, &event);
+        assert_eq!((status.as_str(), &result["success"]), ("processed", &json!(true)), "{metric}: {result}");
+        assert_eq!(result["consumed_from"], "none");
+    }
+    let kept = "SELECT string_agg(metric || amount, ',' ORDER BY id) FROM tenancy.credit_operations";
+    assert_eq!(one::<String>(&mut superuser, kept), "3, 3,unheard of3");
+    assert_eq!(available(&mut superuser), 500);
+    // Whoever calls the function names a metric.
+    refused(
+        service.query(&format!("SELECT tenancy.consume_credits('{USER}', '{ORG}', '', 1)"), &[]),
+        "22023",
+        "invalid_argument",
     );
 }

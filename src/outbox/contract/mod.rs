@@ -6,6 +6,7 @@
 pub mod batch;
 pub mod entitlements;
 pub mod envelope;
+pub mod ids;
 pub mod lax;
 pub mod name;
 pub mod pipeline;

@@ -3,6 +3,7 @@
 use super::batch::{BatchEssaysRegistered, BatchRegistrationRequestV1, CjAssessmentRequestV1};
 use super::entitlements::{CreditBalanceChangedV1, RateLimitExceededV1, ResourceConsumptionV1, UsageRecordedV1};
 use super::envelope::{EventEnvelope, Kind};
+use super::ids;
 use super::pipeline::{ClientBatchPipelineRequestV1, PipelineDeniedV1};
 use super::python;
 use serde::Serialize;
@@ -49,7 +50,11 @@ pub fn read(document: &Value) -> Result<Reading, Problem> {
     let envelope: EventEnvelope = typed(document, "invalid_envelope", "")?;
     let kind = Kind::of(&envelope.event_type, &envelope.data);
     let data = match kind {
-        Some(kind) => Model::from(kind).normalize(&envelope.data, "invalid_data", "data")?,
+        Some(kind) => {
+            let data = Model::from(kind).normalize(&envelope.data, "invalid_data", "data")?;
+            ids::check(kind, &data, envelope.metadata.as_ref())?;
+            data
+        }
         None => envelope.data.clone(),
     };
     let derived = || Uuid::new_v5(&Uuid::NAMESPACE_OID, python::json(document).as_bytes());
