@@ -1,11 +1,12 @@
 //! The two tables a debit writes, as migration 0004 makes them: where they are still so, no statement is needed.
 
 use crate::pg::direct::{self, Table};
+use crate::pg::direct_check::Check;
 
 /// Pools; the numbers of its columns stand in `debit`.
 pub static POOLS: Table = Table {
     name: c"credit_pools",
-    check: c"credit_pools_check",
+    check: Check { name: c"credit_pools_check", function: c"_is_sound_pool", columns: &[1, 4, 5, 6, 7, 8, 9, 10] },
     has_foreign_keys: true,
     columns: &[
         (c"pool_id", direct::UUID),
@@ -31,7 +32,11 @@ pub static POOLS: Table = Table {
 /// The ledger.
 pub static LEDGER: Table = Table {
     name: c"credit_transactions",
-    check: c"credit_transactions_check",
+    check: Check {
+        name: c"credit_transactions_check",
+        function: c"_is_sound_entry",
+        columns: &[10, 3, 9, 14, 16, 6, 17, 19],
+    },
     has_foreign_keys: false,
     columns: &[
         (c"pool_id", direct::UUID),

@@ -5,6 +5,7 @@
 //! not know, triggers, rules, row-level security, defaults of columns we do not know, distributed tables) is left to a
 //! statement: where the table has any of it, nothing is done, and the answer says so.
 
+use super::direct_check::Check;
 use super::guard::{boundary, raw};
 use super::sql::Arg;
 use super::{Result, invalidation};
@@ -51,7 +52,7 @@ pub struct Table {
     /// Its name in the schema `tenancy`.
     pub name: &'static CStr,
     /// Its one CHECK constraint, which whoever writes here has to have judged.
-    pub check: &'static CStr,
+    pub check: Check,
     /// Whether foreign keys hang on columns of it that nobody changes here: their triggers have nothing to do.
     pub has_foreign_keys: bool,
     /// Its columns, in order.
@@ -90,7 +91,7 @@ impl Table {
                 || !self.has_no_other_triggers(relation)
                 || !(*relation).rd_rules.is_null()
                 || (*description).natts as usize != self.columns.len()
-                || !self.has_our_check_alone(description)
+                || !self.check.is_alone_in((*description).constr)
                 || raw::check_enable_rls((*relation).rd_id, Oid::INVALID, true)
                     == pg_sys::CheckEnableRlsResult::RLS_ENABLED as i32
             {
@@ -119,17 +120,6 @@ impl Table {
                             && !(*trigger).tgdeferrable
                             && raw::RI_FKey_trigger_type((*trigger).tgfoid) != pg_sys::RI_TRIGGER_NONE as i32
                     })
-        }
-    }
-
-    /// SAFETY of callers: the description of an open relation.
-    unsafe fn has_our_check_alone(&self, description: pg_sys::TupleDesc) -> bool {
-        // SAFETY: the relation cache holds as many constraints as it says.
-        unsafe {
-            let constraints = (*description).constr;
-            !constraints.is_null()
-                && (*constraints).num_check == 1
-                && CStr::from_ptr((*(*constraints).check).ccname) == self.check
         }
     }
 }

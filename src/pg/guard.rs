@@ -138,6 +138,9 @@ pub(super) mod raw {
         pub fn palloc0(size: usize) -> *mut std::ffi::c_void;
         pub fn get_namespace_oid(name: *const c_char, missing_ok: bool) -> pg_sys::Oid;
         pub fn get_relname_relid(name: *const c_char, schema: pg_sys::Oid) -> pg_sys::Oid;
+        pub fn get_func_name(function: pg_sys::Oid) -> *mut c_char;
+        pub fn get_func_namespace(function: pg_sys::Oid) -> pg_sys::Oid;
+        pub fn stringToNode(text: *const c_char) -> *mut c_void;
         pub fn get_extension_oid(name: *const c_char, missing_ok: bool) -> pg_sys::Oid;
         pub fn check_enable_rls(relation: pg_sys::Oid, role: pg_sys::Oid, no_error: bool) -> c_int;
         pub fn CreateExecutorState() -> *mut pg_sys::EState;

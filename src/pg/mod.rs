@@ -10,6 +10,7 @@ mod block;
 mod composite;
 mod cursors;
 pub mod direct;
+pub mod direct_check;
 pub mod direct_update;
 mod early_release;
 mod error;

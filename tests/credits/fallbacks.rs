@@ -163,3 +163,62 @@ fn serializable_transactions_notice_the_ledgers_row() {
     charged(&mut service, "1");
     assert_verified(&mut world.admin);
 }
+
+/// The name of our constraint says nothing: what a user put in its place is asked, as long as it is there.
+#[test]
+fn a_constraint_in_the_place_of_ours_is_asked() {
+    let (mut world, mut service) = warm();
+    let entry = "tenancy._is_sound_entry(operation_type, seq, credits_amount, balance_after, drawn_after, user_id, grant_id, refund_of)";
+    let pool = "tenancy._is_sound_pool(pool_id, organization_id, user_id, balance, held, granted_total, drawn_total, burned_total)";
+    let mut amount = 2.0;
+    for (table, ours, theirs) in [
+        ("credit_transactions", entry, format!("{entry} AND credits_amount > -5")),
+        ("credit_transactions", entry, "credits_amount > -5".to_owned()),
+        (
+            "credit_transactions",
+            entry,
+            entry.replace("seq, credits_amount", "(credits_amount + 5)::bigint, credits_amount"),
+        ),
+        ("credit_pools", pool, format!("{pool} AND balance > 60")),
+        ("credit_pools", pool, pool.replace(" held", " 60")),
+        ("credit_pools", pool, pool.replace("balance, held", "balance - 60, held")),
+    ] {
+        let replace = |by: &str| {
+            format!(
+                "ALTER TABLE tenancy.{table} DROP CONSTRAINT {table}_check, ADD CONSTRAINT {table}_check CHECK ({by}) NOT VALID"
+            )
+        };
+        shown(&mut world.admin, &replace(&theirs));
+        let figures = world.figures();
+        let refused = if table == "credit_pools" { "39" } else { "6" };
+        fails_with(pooled(&mut service, "ada", refused, Some(ACME)), "23514");
+        assert_eq!(world.figures(), figures, "{theirs}");
+        charged(&mut service, "1");
+        shown(&mut world.admin, &replace(ours));
+        charged(&mut service, &format!("{amount}"));
+        amount += 0.25;
+    }
+    assert_verified(&mut world.admin);
+}
+
+/// Our own constraint is judged without the executor: a plain debit calls neither function, and a statement does.
+#[test]
+fn a_plain_debit_needs_no_statement() {
+    let (mut world, _) = warm();
+    let mut session = world.database.superuser();
+    shown(&mut session, "SET track_functions = 'all'");
+    let debit = "SELECT tenancy.deduct_credits_pooled('ada', 1, 'org_acme')";
+    let mut calls = |session: &mut Client| {
+        shown(session, "SELECT pg_stat_force_next_flush()");
+        let calls = "SELECT coalesce(sum(calls), 0) FROM pg_stat_user_functions WHERE funcname IN ('_is_sound_entry', '_is_sound_pool')";
+        shown(&mut world.admin, calls)
+    };
+    for _ in 0..3 {
+        assert_eq!(shown(&mut session, debit), "t");
+    }
+    assert_eq!(calls(&mut session), "0");
+    shown(&mut session, "ALTER TABLE tenancy.credit_transactions ADD CONSTRAINT own CHECK (true)");
+    assert_eq!(shown(&mut session, debit), "t");
+    assert_ne!(calls(&mut session), "0");
+    assert_verified(&mut session);
+}
