@@ -24,6 +24,16 @@ fn text() -> impl Strategy<Value = String> {
     any::<String>()
 }
 
+/// A text that is an id of an essay here.
+fn id() -> impl Strategy<Value = String> {
+    "\\PC{0,60}x"
+}
+
+/// One of a user or an organization, which may be empty.
+fn owner() -> impl Strategy<Value = String> {
+    prop_oneof![Just(String::new()), id()]
+}
+
 fn some_text() -> impl Strategy<Value = Option<String>> {
     of(any::<String>())
 }
@@ -131,9 +141,9 @@ prop_compose! {
 
 prop_compose! {
     pub fn essays_registered()(
-        event in name(), entity_id in text(), expected_essay_count in integer(), essay_ids in vec(text(), 0..4),
-        metadata in processing(), course_code in course(), student_prompt_ref in of(storage()), user_id in text(),
-        org_id in some_text(), class_id in some_text(),
+        event in name(), entity_id in text(), expected_essay_count in integer(), essay_ids in vec(id(), 0..4),
+        metadata in processing(), course_code in course(), student_prompt_ref in of(storage()), user_id in owner(),
+        org_id in of(owner()), class_id in some_text(),
     ) -> BatchEssaysRegistered {
         BatchEssaysRegistered {
             event, entity_id, expected_essay_count, essay_ids, metadata, course_code, student_prompt_ref, user_id,
@@ -165,7 +175,7 @@ prop_compose! {
         entity in (name(), some_text(), some_text(), some_text(), moment()), system_metadata in processing(),
         essays_for_cj in vec(essay(), 0..4), language in text(), course_code in course(),
         student_prompt_ref in of(storage()), llm_config_overrides in of(overrides()), assignment_id in of(bounded()),
-        user_id in text(), org_id in some_text(),
+        user_id in owner(), org_id in of(owner()),
     ) -> CjAssessmentRequestV1 {
         let (event_name, entity_id, entity_type, parent_id, timestamp) = entity;
         CjAssessmentRequestV1 {
@@ -177,11 +187,12 @@ prop_compose! {
 
 prop_compose! {
     pub fn pipeline_request()(
-        batch_id in trimmed(), requested_pipeline in trimmed(), id in any::<u128>(), user_id in trimmed(),
+        batch_id in trimmed(), requested_pipeline in trimmed(), correlation in any::<u128>(), user_id in id(),
         is_retry in any::<bool>(), retry_reason in of(trimmed()),
     ) -> ClientBatchPipelineRequestV1 {
         ClientBatchPipelineRequestV1 {
-            batch_id, requested_pipeline, client_correlation_id: Uuid::from_u128(id), user_id,
+            batch_id, requested_pipeline, client_correlation_id: Uuid::from_u128(correlation),
+            user_id: Bounded(user_id.trim().to_owned()),
             is_retry: Boolean(is_retry), retry_reason,
         }
     }
@@ -189,8 +200,8 @@ prop_compose! {
 
 prop_compose! {
     pub fn denied()(
-        entity in (name(), some_text(), some_text(), some_text(), moment()), batch_id in text(), user_id in text(),
-        org_id in some_text(), requested_pipeline in text(), denial_reason in text(), required_credits in credits(),
+        entity in (name(), some_text(), some_text(), some_text(), moment()), batch_id in text(), user_id in owner(),
+        org_id in of(owner()), requested_pipeline in text(), denial_reason in text(), required_credits in credits(),
         available_credits in credits(), resource_breakdown in of(btree_map(text(), integer(), 0..4)), denied_at in moment(),
     ) -> PipelineDeniedV1 {
         let (event_name, entity_id, entity_type, parent_id, timestamp) = entity;
@@ -203,7 +214,7 @@ prop_compose! {
 
 prop_compose! {
     pub fn consumption()(
-        entity in (name(), some_text(), some_text(), some_text(), moment()), user_id in text(), org_id in some_text(),
+        entity in (name(), some_text(), some_text(), some_text(), moment()), user_id in owner(), org_id in of(owner()),
         resource_type in text(), quantity in 0..i64::MAX, service_name in text(), processing_id in text(),
         consumed_at in moment(),
     ) -> ResourceConsumptionV1 {
