@@ -8,6 +8,8 @@ AS $$
 DECLARE
     object record;
 BEGIN
+    -- The first call into the library: in a database of another encoding than UTF8 the extension is not made.
+    PERFORM tenancy._library_version();
     FOR object IN
         SELECT 'FUNCTION' AS kind, p.oid::regprocedure::text AS name, a.grantee
           FROM pg_proc AS p, aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) AS a

@@ -64,7 +64,7 @@ BEGIN
                         CASE WHEN bare IS NOT NULL THEN 'Restore the policies, for example from a dump.' END;
     RETURN QUERY SELECT 'access_roles'::text, 'warning'::text,
                         format('role "%s" is to have %s access but does not exist', g.role_name, g.access),
-                        'Create the role and run SELECT tenancy.migrate();'::text
+                        'Create the role and SELECT tenancy.grant_access(…); or, if it was renamed, SELECT tenancy.grant_access(…) for the new name and delete the row.'::text
                    FROM tenancy.access_grants AS g
                   WHERE NOT EXISTS (SELECT FROM pg_roles AS r WHERE r.rolname = g.role_name);
     RETURN QUERY SELECT 'access_roles'::text, 'error'::text,

@@ -2,7 +2,7 @@
 -- functions' owner, made by the numbered migrations compiled into the library (sql/schema/, tenancy._migrations()).
 -- None of these functions is granted to anybody: they are for the extension's owner and superusers.
 
-COMMENT ON FUNCTION tenancy._library_version() IS 'The version of the library (the shared object) this backend has loaded.';
+COMMENT ON FUNCTION tenancy._library_version() IS 'The version of the library (the shared object) this backend has loaded. Error: 0A000 encoding_not_utf8, as of every function of the library.';
 COMMENT ON FUNCTION tenancy._migrations() IS
 'The migrations compiled into the library: number, name, text, and the text''s SHA-256 in hex.';
 COMMENT ON FUNCTION tenancy._require_installed() IS
@@ -11,7 +11,26 @@ COMMENT ON FUNCTION tenancy._require_installed() IS
 CREATE FUNCTION tenancy._lock_schema() RETURNS void
 LANGUAGE plpgsql
 AS $$
+DECLARE
+    keeper oid := (SELECT e.extowner FROM pg_extension AS e WHERE e.extname = 'pg_tenancy');
+    stranger name;
 BEGIN
+    -- A schema's owner may drop what is in it, and whoever put something there beforehand may have put it in our way.
+    SELECT r.rolname INTO stranger
+      FROM (SELECT n.nspowner FROM pg_namespace AS n WHERE n.nspname = 'tenancy'
+            UNION SELECT p.proowner FROM pg_proc AS p WHERE p.pronamespace = 'tenancy'::regnamespace
+            UNION SELECT c.relowner FROM pg_class AS c WHERE c.relnamespace = 'tenancy'::regnamespace) AS o (owner)
+      JOIN pg_roles AS r ON r.oid = o.owner
+     WHERE r.oid <> keeper AND NOT r.rolsuper
+     LIMIT 1;
+    IF FOUND THEN
+        -- Every argument with its type: a function of the stranger's that has the same name fits no better.
+        PERFORM tenancy._raise('42501'::text, 'schema_owned_by_another'::text,
+            format('Schema tenancy, or something in it, belongs to role "%s", who could drop the ledger', stranger),
+            format('Look what is in it and drop what is not of pg_tenancy; then ALTER SCHEMA tenancy OWNER TO %s;', keeper::regrole),
+            jsonb_build_object('role', stranger));
+    END IF;
+
     -- Only one session at a time installs, migrates or uninstalls; the others wait. Before install() there is no table
     -- whose lock could serve, so this is an advisory lock of the transaction.
     PERFORM pg_advisory_xact_lock(hashtext('pg_tenancy'), hashtext('schema'));
@@ -19,7 +38,7 @@ END
 $$;
 
 COMMENT ON FUNCTION tenancy._lock_schema() IS
-'Makes install, migrate and uninstall wait for each other until the end of the transaction.';
+'Makes install, migrate and uninstall wait for each other until the end of the transaction. Error: 42501 schema_owned_by_another, where the schema or something in it belongs to neither the extension''s owner nor a superuser.';
 
 CREATE FUNCTION tenancy._require_matching_code() RETURNS text
 LANGUAGE plpgsql
@@ -58,7 +77,7 @@ DECLARE
     applied integer := 0;
     before_relations oid[];
     made text[];
-    grantee text;
+    recorded_name text;
     migration record;
 BEGIN
     IF to_regclass('tenancy.schema_migrations') IS NULL THEN
@@ -111,12 +130,18 @@ BEGIN
     -- Also where nothing was pending: an update may have brought functions, or moved one to another level.
     -- The lock is grant_access's: two sessions that change privileges at once fail on the same catalog row.
     LOCK TABLE tenancy.access_grants IN SHARE ROW EXCLUSIVE MODE;
-    FOR grantee IN SELECT DISTINCT g.role_name FROM tenancy.access_grants AS g ORDER BY 1 LOOP
-        IF EXISTS (SELECT FROM pg_roles AS r WHERE r.rolname = grantee) THEN
-            PERFORM tenancy._reconcile_access(grantee);
+    FOR recorded_name IN SELECT DISTINCT g.role_name FROM tenancy.access_grants AS g ORDER BY 1 LOOP
+        -- A name is no role: what grant_access gave stands in the schema's privileges, by the role's own id, through
+        -- renaming and restoring. A role that has none of it there is another of the same name.
+        IF EXISTS (SELECT FROM pg_roles AS r, pg_namespace AS n, aclexplode(n.nspacl) AS a
+                    WHERE r.rolname = recorded_name AND n.nspname = 'tenancy' AND a.grantee = r.oid) THEN
+            PERFORM tenancy._reconcile_access(recorded_name);
+        ELSIF EXISTS (SELECT FROM pg_roles AS r WHERE r.rolname = recorded_name) THEN
+            RAISE WARNING 'role "%" is recorded in tenancy.access_grants but holds nothing in schema tenancy: nothing granted', recorded_name
+                USING HINT = 'It may be another role of the same name. If it is to have access: SELECT tenancy.grant_access(…); else SELECT tenancy.revoke_access(…).';
         ELSE
-            RAISE WARNING 'role "%" is recorded in tenancy.access_grants but does not exist: nothing granted', grantee
-                USING HINT = 'Create the role and run tenancy.migrate() again, or delete the row.';
+            RAISE WARNING 'role "%" is recorded in tenancy.access_grants but does not exist: nothing granted', recorded_name
+                USING HINT = 'Create the role and call tenancy.grant_access(…), or delete the row. If it was renamed, do both for the new name.';
         END IF;
     END LOOP;
     PERFORM tenancy._reconcile_operator_policies();
@@ -227,7 +252,7 @@ END
 $$;
 
 COMMENT ON FUNCTION tenancy.install() IS
-'Makes the tables, views, policies and grants of pg_tenancy as ordinary objects of the extension''s owner, and returns the version. A second call changes nothing; where tables of an older version exist it brings them up to date. For the extension''s owner and superusers. Errors: 42501, 55000 extension_behind, library_behind, schema_ahead, migration_changed.';
+'Makes the tables, views, policies and grants of pg_tenancy as ordinary objects of the extension''s owner, and returns the version. A second call changes nothing; where tables of an older version exist it brings them up to date. For the extension''s owner and superusers. Errors: 42501 (schema_owned_by_another: the schema, or something in it, belongs to neither the extension''s owner nor a superuser), 0A000 encoding_not_utf8, 55000 extension_behind, library_behind, schema_ahead, migration_changed.';
 
 CREATE FUNCTION tenancy.migrate() RETURNS text
 LANGUAGE plpgsql
@@ -248,7 +273,7 @@ END
 $$;
 
 COMMENT ON FUNCTION tenancy.migrate() IS
-'Brings the tables to the version this code expects, grants again what tenancy.access_grants records, and returns the version. Run it after ALTER EXTENSION pg_tenancy UPDATE, and after a restored dump (which leaves USAGE on row types open). For the extension''s owner and superusers. Errors: 42501, 55000 schema_missing, extension_behind, library_behind, schema_ahead, migration_changed.';
+'Brings the tables to the version this code expects, grants again what tenancy.access_grants records to the roles of these names that still hold something in schema tenancy (another role of the same name gets a warning and nothing), and returns the version. Run it after ALTER EXTENSION pg_tenancy UPDATE, and after a restored dump (which leaves USAGE on row types open). For the extension''s owner and superusers. Errors: 42501 (as install), 0A000, 55000 schema_missing, extension_behind, library_behind, schema_ahead, migration_changed.';
 
 CREATE FUNCTION tenancy.uninstall(confirm text) RETURNS integer
 LANGUAGE plpgsql
@@ -307,4 +332,4 @@ END
 $$;
 
 COMMENT ON FUNCTION tenancy.uninstall(text) IS
-'Drops every table and view that install() and migrate() made, with all rows, takes back what grant_access() gave, and returns how many tables and views went. confirm: the name of this database. The functions stay. Refused (2BP01) while an object of your own depends on a table. For the extension''s owner and superusers. Errors: 22023 not_confirmed, 55000 schema_missing, 42501.';
+'Drops every table and view that install() and migrate() made, with all rows, takes back what grant_access() gave, and returns how many tables and views went. confirm: the name of this database. The functions stay. Refused (2BP01) while an object of your own depends on a table. For the extension''s owner and superusers. Errors: 22023 not_confirmed, 55000 schema_missing, 42501 (as install).';

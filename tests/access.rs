@@ -326,3 +326,55 @@ fn migrate_grants_again_what_is_recorded() {
     let health = "SELECT detail FROM tenancy.health() WHERE check_name = 'access_roles'";
     assert!(list(&mut client, health)[0].contains("access_dropped"));
 }
+
+/// The record goes by name, what was granted by the role itself.
+#[test]
+fn a_role_that_was_renamed_loses_what_is_taken_from_it() {
+    let database = installed();
+    let mut client = database.superuser();
+    client
+        .batch_execute(
+            "CREATE ROLE access_before LOGIN; SELECT tenancy.grant_access('access_before', 'service'),
+             tenancy.grant_access('access_before', 'operator'); ALTER ROLE access_before RENAME TO access_after",
+        )
+        .unwrap();
+    let mut after = database.connect("access_after");
+    after.query("SELECT tenancy.user_id()", &[]).unwrap();
+    let revoke = "SELECT tenancy.revoke_access('access_after', 'service')";
+    assert!(client.query_one(revoke, &[]).unwrap().get::<_, bool>(0));
+    assert!(!client.query_one(revoke, &[]).unwrap().get::<_, bool>(0));
+    for statement in ["SELECT tenancy.user_id()", "SELECT tenancy.act_as('u')", "SELECT * FROM tenancy.organizations"] {
+        fails_with(after.query(statement, &[]), "42501");
+    }
+    client.batch_execute("DROP ROLE access_after").unwrap();
+}
+
+#[test]
+fn another_role_of_a_name_that_had_access_has_none() {
+    let database = installed();
+    let (mut client, notices) = database.connect_with_notices("postgres");
+    client
+        .batch_execute(
+            "CREATE ROLE access_heir LOGIN; SELECT tenancy.grant_access('access_heir', 'service'),
+             tenancy.grant_access('access_heir', 'operator'), tenancy.register_organization('o1', 'One');
+             DROP OWNED BY access_heir; DROP ROLE access_heir;
+             CREATE ROLE access_heir LOGIN; SELECT tenancy.migrate()",
+        )
+        .unwrap();
+    assert!(notices.lock().unwrap().iter().any(|notice| notice.message().contains("access_heir")), "{notices:?}");
+    let mut heir = database.connect("access_heir");
+    fails_with(heir.query("SELECT tenancy.user_id()", &[]), "42501");
+    // Nor by what it is a member of, nor by what it is granted itself.
+    client
+        .batch_execute("CREATE ROLE access_plain_app; SELECT tenancy.grant_access('access_plain_app', 'application'); GRANT access_plain_app TO access_heir")
+        .unwrap();
+    refused(heir.query("SELECT tenancy.create_api_key('o1')", &[]), "PT401", "not_authenticated");
+    client.query("SELECT tenancy.grant_access('access_heir', 'application')", &[]).unwrap();
+    refused(heir.query("SELECT tenancy.create_api_key('o1')", &[]), "PT401", "not_authenticated");
+    fails_with(heir.query("SELECT tenancy.act_as('u')", &[]), "42501");
+    assert_eq!(list(&mut heir, "SELECT count(*)::text FROM tenancy.organizations"), ["0"]);
+    assert_eq!(
+        list(&mut client, "SELECT access FROM tenancy.access_grants WHERE role_name = 'access_heir'"),
+        ["application"]
+    );
+}

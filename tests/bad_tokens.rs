@@ -81,7 +81,11 @@ fn malformed_tokens_are_refused_each_with_its_reason() {
     }
     for token in [None, Some("")] {
         refused(authenticate(&mut client, token), "PT401", "missing_token");
+        let verdict = client.query_one("SELECT reason FROM tenancy.verify_token($1)", &[&token]).unwrap();
+        assert_eq!(verdict.get::<_, &str>(0), "missing_token");
     }
+    let error = refused(authenticate(&mut client, Some(&Token::for_user("a::b").sign())), "PT401", "reserved_id");
+    assert!(error.message().contains("sub holds") && error.detail().unwrap().contains("\"sub\""), "{error:?}");
     assert_eq!(verdict(&mut client, &good), None);
     assert_eq!(authenticate(&mut client, Some(&good)).unwrap(), "alice");
 }
@@ -169,6 +173,15 @@ fn keys_and_issuers_that_cannot_be_right_are_refused() {
     ] {
         refused(call(&format!("SELECT tenancy.add_secret({arguments})")), sqlstate, reason);
     }
+    let error = call("SELECT tenancy.add_secret('https://issuer.test', 'k', 'HS384', 'short')");
+    assert!(refused(error, "22023", "weak_key").hint().unwrap().contains("48 random bytes"));
+    for algorithm in ["NULL", "'none'"] {
+        let error = call(&format!("SELECT tenancy.add_secret('https://issuer.test', 'k', {algorithm}, {secret})"));
+        let error = refused(error, "22023", "unknown_algorithm");
+        let detail: serde_json::Value = serde_json::from_str(error.detail().unwrap()).unwrap();
+        assert_eq!(detail["parameter"], "algorithm");
+        assert!(error.hint().unwrap().contains("algorithm "));
+    }
 }
 
 #[test]
@@ -197,7 +210,13 @@ fn a_secret_needs_a_master_key_file_that_is_closed_to_others() {
         refused(database.superuser().batch_execute(add), "55000", reason);
     }
     use_key_file(&cluster, &database, "/nonexistent/key");
-    refused(database.superuser().batch_execute(add), "55000", "master_key_missing");
+    let error = refused(database.superuser().batch_execute(add), "55000", "master_key_missing");
+    assert!(error.message().contains("tenancy.master_key_file") && error.message().contains("0600"), "{error:?}");
+    // Nobody writes into this one: who waited for its content would wait for ever.
+    let pipe = cluster.folder().join("pipe.key");
+    assert!(std::process::Command::new("mkfifo").args(["-m", "0644"]).arg(&pipe).status().unwrap().success());
+    use_key_file(&cluster, &database, pipe.to_str().unwrap());
+    refused(database.superuser().batch_execute(add), "55000", "invalid_master_key");
     let kept: i64 = client.query_one("SELECT count(*) FROM tenancy.issuer_keys", &[]).unwrap().get(0);
     assert_eq!(kept, 0, "nothing was written");
     let file = cluster.write_file("good.key", &key_text(), 0o600);

@@ -138,7 +138,7 @@ fn identity_25_sets_with_duplicate_kids_or_secrets_are_refused_whole() {
         (json!([one, one]), "duplicate_kid"),
         (json!([one, secret]), "mixed_key_set"),
         (json!([secret]), "symmetric_key"),
-        (json!([]), "empty_key_set"),
+        (json!([]), "empty_jwks"),
     ] {
         let set = json!({ "keys": keys });
         refused(ops.execute("SELECT tenancy.set_jwks($1, $2)", &[&ISSUER, &set]), "22023", expected);

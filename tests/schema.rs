@@ -193,6 +193,50 @@ fn nobody_but_the_owner_installs() {
     }
 }
 
+/// The schema's owner may drop the tables in it; the owner of a function in it may have been waiting to be called.
+#[test]
+fn what_a_stranger_made_beforehand_is_not_taken() {
+    cluster().empty_database().superuser().batch_execute("CREATE ROLE schema_stranger LOGIN").unwrap();
+    let planted = [
+        ("CREATE SCHEMA tenancy AUTHORIZATION schema_stranger", "ALTER SCHEMA tenancy OWNER TO postgres"),
+        (
+            "CREATE SCHEMA tenancy; GRANT USAGE, CREATE ON SCHEMA tenancy TO schema_stranger; SET ROLE schema_stranger;
+             CREATE FUNCTION tenancy._apply_migrations() RETURNS integer LANGUAGE sql AS 'SELECT 1'; RESET ROLE",
+            "DROP FUNCTION tenancy._apply_migrations()",
+        ),
+        (
+            "CREATE SCHEMA tenancy; GRANT USAGE, CREATE ON SCHEMA tenancy TO schema_stranger; SET ROLE schema_stranger;
+             CREATE TABLE tenancy.schema_migrations (number integer); RESET ROLE",
+            "DROP TABLE tenancy.schema_migrations",
+        ),
+    ];
+    for (beforehand, remedy) in planted {
+        let database = cluster().empty_database();
+        let mut client = database.superuser();
+        client.batch_execute(beforehand).unwrap();
+        client.batch_execute("CREATE EXTENSION pg_tenancy").unwrap();
+        for call in ["install()", "migrate()"] {
+            let error =
+                refused(client.query(&format!("SELECT tenancy.{call}"), &[]), "42501", "schema_owned_by_another");
+            assert!(error.detail().unwrap().contains("schema_stranger"), "{error:?}");
+        }
+        client.batch_execute(remedy).unwrap();
+        client.batch_execute("SELECT tenancy.install()").unwrap();
+        // Nor is it given away later.
+        client.batch_execute("ALTER SCHEMA tenancy OWNER TO schema_stranger").unwrap();
+        refused(client.query("SELECT tenancy.migrate()", &[]), "42501", "schema_owned_by_another");
+    }
+    // Any superuser's is as good as one's own.
+    let database = cluster().empty_database();
+    let mut client = database.superuser();
+    client
+        .batch_execute(
+            "CREATE ROLE schema_first SUPERUSER; CREATE SCHEMA tenancy AUTHORIZATION schema_first;
+             CREATE EXTENSION pg_tenancy; SELECT tenancy.install()",
+        )
+        .unwrap();
+}
+
 #[test]
 fn the_extension_cannot_be_dropped_while_the_tables_exist() {
     let database = with_extension();

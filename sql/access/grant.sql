@@ -71,7 +71,9 @@ BEGIN
     SELECT coalesce(array_agg(r.oid ORDER BY r.oid), '{}') INTO operators
       FROM tenancy.access_grants AS g
       JOIN pg_roles AS r ON r.rolname = g.role_name
-     WHERE g.access = 'operator';
+     WHERE g.access = 'operator'
+       AND EXISTS (SELECT FROM pg_namespace AS n, aclexplode(n.nspacl) AS a
+                    WHERE n.nspname = 'tenancy' AND a.grantee = r.oid);
     -- Only where something changes: replacing a policy locks its table.
     FOR target IN
         SELECT c.oid::regclass AS name, p.oid IS NOT NULL AS has_policy
@@ -129,6 +131,11 @@ BEGIN
 
     -- One session at a time changes privileges: two at once fail on the same catalog row.
     LOCK TABLE tenancy.access_grants IN SHARE ROW EXCLUSIVE MODE;
+    -- What is recorded under its name for a role that was dropped or renamed is not this one's.
+    DELETE FROM tenancy.access_grants AS g
+     WHERE g.role_name = target.rolname
+       AND NOT EXISTS (SELECT FROM pg_namespace AS n, aclexplode(n.nspacl) AS a
+                        WHERE n.nspname = 'tenancy' AND a.grantee = grant_access.role);
     INSERT INTO tenancy.access_grants (role_name, access)
     VALUES (target.rolname, grant_access.access)
     ON CONFLICT ON CONSTRAINT access_grants_pkey DO NOTHING;
@@ -141,7 +148,7 @@ END
 $$;
 
 COMMENT ON FUNCTION tenancy.grant_access(regrole, text) IS
-'Gives a role one access and returns how many functions it may call now. access: application (authenticate, accessors, spend, own rows), service (application''s, and acts for users), operator (application''s, and administers), metrics (figures only). A role may have several. Recorded in tenancy.access_grants and granted again by migrate(); other privileges the role has in schema tenancy are taken. For the extension''s owner and superusers. Errors: 22023 invalid_argument, role_not_found, superuser_role, bypassrls_role; 55000; 42501.';
+'Gives a role one access and returns how many functions it may call now. access: application (authenticate, accessors, spend, own rows), service (application''s, and acts for users), operator (application''s, and administers), metrics (figures only). A role may have several. Recorded in tenancy.access_grants by the role''s name and granted again by migrate(); after ALTER ROLE … RENAME grant it again. What is recorded for another role that had the name before is forgotten. Other privileges the role has in schema tenancy are taken. For the extension''s owner and superusers. Errors: 22023 invalid_argument, role_not_found, superuser_role, bypassrls_role; 55000; 42501.';
 
 CREATE FUNCTION tenancy.revoke_access(role regrole, access text) RETURNS boolean
 LANGUAGE plpgsql
@@ -150,6 +157,7 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     target name;
+    was_granted boolean;
 BEGIN
     PERFORM tenancy._require_installed();
     PERFORM tenancy._require_value(revoke_access.role, 'role');
@@ -159,16 +167,20 @@ BEGIN
     LOCK TABLE tenancy.access_grants IN SHARE ROW EXCLUSIVE MODE;
     DELETE FROM tenancy.access_grants AS g
      WHERE g.role_name = target AND g.access = revoke_access.access;
-    IF NOT FOUND THEN
-        RETURN false;
+    was_granted := FOUND;
+    IF target IS NULL THEN
+        RETURN was_granted;
     END IF;
+    -- Whatever the record says: a role that was renamed holds what is recorded under its old name.
+    was_granted := was_granted
+        OR NOT EXISTS (SELECT FROM tenancy.access_grants AS g WHERE g.role_name = target)
+           AND EXISTS (SELECT FROM pg_namespace AS n, aclexplode(n.nspacl) AS a
+                        WHERE n.nspname = 'tenancy' AND a.grantee = revoke_access.role);
     PERFORM tenancy._reconcile_access(target);
-    IF revoke_access.access = 'operator' THEN
-        PERFORM tenancy._reconcile_operator_policies();
-    END IF;
-    RETURN true;
+    PERFORM tenancy._reconcile_operator_policies();
+    RETURN was_granted;
 END
 $$;
 
 COMMENT ON FUNCTION tenancy.revoke_access(regrole, text) IS
-'Takes one access from a role, keeps what its other accesses give, and returns whether it had been granted. For the extension''s owner and superusers. Errors: 22023, 55000, 42501.';
+'Takes one access from a role, keeps what its other recorded accesses give and nothing else, and returns whether it had been granted. Accesses are recorded by name: of a role that was renamed since, nothing is recorded, so everything it had is taken. For the extension''s owner and superusers. Errors: 22023, 55000, 42501.';

@@ -244,14 +244,18 @@ fn algorithms(names: &[String]) -> Result<Vec<Algorithm>> {
     if names.is_empty() {
         return Err(invalid("algorithms", "unknown_algorithm", "algorithms must be NULL or name at least one"));
     }
-    names.iter().map(|name| algorithm(name)).collect()
+    names.iter().map(|name| known_algorithm(name, "algorithms")).collect()
 }
 
 /// The algorithm of that name. Errors: 22023 unknown_algorithm.
 pub fn algorithm(name: &str) -> Result<Algorithm> {
+    known_algorithm(name, "algorithm")
+}
+
+fn known_algorithm(name: &str, parameter: &str) -> Result<Algorithm> {
     Algorithm::parse(name).map_err(|_| {
         let known = Algorithm::ALL.map(Algorithm::name).join(", ");
-        invalid("algorithms", "unknown_algorithm", format!("the algorithm must be one of {known}"))
+        invalid(parameter, "unknown_algorithm", format!("the algorithm must be one of {known}"))
     })
 }
 

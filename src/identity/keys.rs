@@ -96,7 +96,13 @@ fn check_secret(algorithm: Option<&str>, secret: Option<&[u8]>) -> bool {
             .hint("A public key goes through tenancy.add_key(…)."));
         }
         let secret = secret.ok_or_else(|| issuers::invalid("secret", "invalid_argument", "secret must not be NULL"))?;
-        Key::from_secret(None, algorithm, secret).map_err(refused)?;
+        Key::from_secret(None, algorithm, secret).map_err(|reason| {
+            refused(reason).hint(format!(
+                "Use a secret of at least {} random bytes for {}, as long as the hash (RFC 7518 §3.2).",
+                algorithm.hash_bytes(),
+                algorithm.name()
+            ))
+        })?;
         Ok(true)
     })
 }

@@ -5,14 +5,14 @@ use crate::pg::{self, Error, Result, State};
 use aws_lc_rs::digest::{SHA256, digest};
 use std::fs::{File, Metadata};
 use std::io::Read;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use zeroize::Zeroizing;
 
 /// A file larger than this is no key file.
 const MAX_FILE_BYTES: u64 = 64 * 1024;
 const SETTING: &str = "tenancy.master_key_file";
 const HOW_TO_MAKE: &str = "Make one as the server's user: (umask 077; openssl rand -hex 32 > FILE), set \
-    tenancy.master_key_file = 'FILE' in postgresql.conf and reload.";
+    tenancy.master_key_file = 'FILE' in postgresql.conf and reload. Its mode must be 0600 or stricter.";
 
 /// The keys of the file: what is sealed is sealed under the first; what the others sealed still opens, until
 /// `tenancy.rotate_master_key()` has sealed it anew.
@@ -66,20 +66,25 @@ pub fn file_sha256() -> Result<String> {
 
 fn content() -> Result<Zeroizing<Vec<u8>>> {
     let unreadable = |error: std::io::Error| {
-        let message = format!("the file named by {SETTING} cannot be read: {}", error.kind());
+        let message = format!(
+            "the file named by {SETTING} cannot be read: {}; it must be a file with mode 0600 that belongs to the server's user",
+            error.kind()
+        );
         unusable("master_key_missing", message, HOW_TO_MAKE)
     };
     let path = pg::master_key_file()
         .ok_or_else(|| unusable("master_key_missing", format!("{SETTING} is not set"), HOW_TO_MAKE))?;
-    let mut file = File::open(&path).map_err(unreadable)?;
+    // A pipe would wait for somebody to write into it: what is opened is told by its kind first.
+    let file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(&path).map_err(unreadable)?;
     let meta = file.metadata().map_err(unreadable)?;
     check(&meta)?;
     let mut content = Zeroizing::new(Vec::with_capacity(meta.len() as usize + 1));
-    file.read_to_end(&mut content).map_err(unreadable)?;
+    file.take(MAX_FILE_BYTES).read_to_end(&mut content).map_err(unreadable)?;
     Ok(content)
 }
 
-/// A regular file of the server's user (or root's), closed to everybody else.
+/// A regular file of the server's user, closed to everybody else. Root's is taken as well, where the server may read it
+/// at all: who is root reads every file.
 fn check(meta: &Metadata) -> Result<()> {
     let server_user = std::fs::metadata("/proc/self").map(|own| own.uid()).unwrap_or(meta.uid());
     if !meta.is_file() || meta.len() > MAX_FILE_BYTES {

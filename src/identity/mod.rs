@@ -29,10 +29,9 @@ pub use verify::{claimed_org_role, sha256};
 use crate::pg::metrics;
 use crate::pg::sql::{self, Arg, Mode};
 use crate::pg::{self, Columns, Error, Identity, Jsonb, Record, Sealable, State};
-use jose::Reason;
 use pgrx::iter::TableIterator;
 use pgrx::{JsonB, default, name, pg_extern, search_path};
-use refusal::{Failure, Refusal};
+use refusal::Failure;
 use std::rc::Rc;
 
 /// Makes the bearer of a token the transaction's identity and gives the user's external id. Writes nothing.
@@ -99,11 +98,11 @@ LANGUAGE c STABLE PARALLEL RESTRICTED SECURITY DEFINER SET search_path = pg_cata
 AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';")]
 fn verify_token(token: Option<&str>) -> Record<Verdict> {
     pg::entry(|| {
-        let outcome = match token.filter(|token| !token.is_empty()) {
-            Some(token) => verify::claims(token),
-            None => Err(Refusal::from(Reason::MalformedToken).into()),
+        let Some(token) = token.filter(|token| !token.is_empty()) else {
+            crate::schema::require_installed()?;
+            return Ok(Record(Verdict { reason: Some(missing_token().reason().to_owned()), ..Verdict::default() }));
         };
-        match outcome {
+        match verify::claims(token) {
             Ok(claims) => Ok(Record(Verdict { valid: true, reason: None, claims })),
             Err(Failure::Refused(refusal)) => {
                 Ok(Record(Verdict { reason: Some(refusal.reason().to_owned()), ..Verdict::default() }))

@@ -33,7 +33,7 @@ impl Named<'_> {
     pub fn check(&self) -> Result<(), Refusal> {
         let reserved = |id: &str| id.contains("::");
         if reserved(self.user) {
-            return Err(Refusal::ReservedId("user"));
+            return Err(Refusal::ReservedId("sub"));
         }
         if self.org.is_some_and(reserved) {
             return Err(Refusal::ReservedId("org"));
@@ -121,7 +121,7 @@ mod tests {
         let claimed = Named { tenant: Some("x"), ..org };
         assert_eq!(claimed.resolve(&facts(Some("t"), true)), Err(Refusal::TenantMismatch));
         for (named, at) in [
-            (Named { user: "n::u", ..NAMED }, "user"),
+            (Named { user: "n::u", ..NAMED }, "sub"),
             (Named { org: Some("n::o"), ..NAMED }, "org"),
             (Named { tenant: Some("n::t"), ..NAMED }, "tenant"),
         ] {

@@ -5,8 +5,10 @@
 //! name for: a PT402 would arrive as XX000, and a constraint's name not at all. Here the whole
 //! `ErrorData` travels: [`boundary`] carries it through the unwinding, [`entry`] throws it again.
 
+use super::{Error, State};
 use cee_scape::call_with_sigsetjmp;
 use pgrx::pg_sys;
+use std::any::Any;
 use std::mem::MaybeUninit;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
@@ -17,10 +19,12 @@ struct Raised(*mut pg_sys::ErrorData);
 // SAFETY: a backend has one thread; `Send` is only asked for by the panic machinery.
 unsafe impl Send for Raised {}
 
-/// Runs the body of a SQL function. An [`Error`](super::Error) is raised with its own SQLSTATE, DETAIL and HINT; an
+/// Runs the body of a SQL function. An [`Error`] is raised with its own SQLSTATE, DETAIL and HINT; an
 /// error of Postgres that crossed [`boundary`] is raised again as it was, with a reason where it is one of design §4's.
+///
+/// A panic of ours is an XX000 with its message; where it came from stands in the server's log ([`log_panics`]).
 pub fn entry<T>(body: impl FnOnce() -> super::Result<T>) -> T {
-    match catch_unwind(AssertUnwindSafe(body)) {
+    match catch_unwind(AssertUnwindSafe(|| require_utf8().and_then(|()| body()))) {
         Ok(Ok(value)) => value,
         Ok(Err(error)) => {
             super::metrics::count_refusal(error.sqlstate(), error.reason());
@@ -37,9 +41,44 @@ pub fn entry<T>(body: impl FnOnce() -> super::Result<T>) -> T {
                     raw::ReThrowError(data)
                 }
             }
-            Err(other) => resume_unwind(other),
+            Err(other) => match panic_message(other.as_ref()) {
+                Some(message) => {
+                    let error =
+                        Error::new(State::INTERNAL, "internal_error", format!("a fault of pg_tenancy: {message}"))
+                            .hint("The server's log says where. Please report it.");
+                    drop(other);
+                    error.raise()
+                }
+                None => resume_unwind(other),
+            },
         },
     }
+}
+
+/// Texts are UTF-8 here, in tokens and in what is sealed and hashed; another encoding would make other ids of them.
+fn require_utf8() -> super::Result<()> {
+    // SAFETY: reads a static of the backend.
+    if unsafe { raw::GetDatabaseEncoding() } == pg_sys::pg_enc::PG_UTF8 as i32 {
+        return Ok(());
+    }
+    Err(Error::new(State::NOT_SUPPORTED, "encoding_not_utf8", "pg_tenancy works in databases with encoding UTF8 only")
+        .hint("Make the database with it: CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0; and move the rows with pg_dump."))
+}
+
+/// What a panic says; None for what is not a panic of ours but an error on its way through.
+fn panic_message(payload: &(dyn Any + Send)) -> Option<String> {
+    let text = payload.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| payload.downcast_ref::<String>().cloned())
+}
+
+/// Takes the place of pgrx's hook, which gives the client a backtrace as DETAIL: it goes to the server's log.
+pub(super) fn log_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        if let Some(message) = panic_message(panic.payload()) {
+            let place = panic.location().map(|location| format!(" at {location}")).unwrap_or_default();
+            eprintln!("pg_tenancy: panic{place}: {message}\n{}", std::backtrace::Backtrace::capture());
+        }
+    }));
 }
 
 /// Calls into Postgres; an error becomes an unwinding that [`entry`] ends.

@@ -70,6 +70,7 @@ pub fn warn(line: &str) {
 
 /// Run once when the library is loaded into a backend (or into the postmaster, with preload).
 pub fn init() {
+    guard::log_panics();
     settings::define();
     transaction::register();
     invalidation::register();

@@ -20,7 +20,7 @@ pub(super) fn define() {
     GucRegistry::define_string_guc(
         c"tenancy.master_key_file",
         c"File that holds the master key for secrets at rest.",
-        c"32 random bytes, raw, as 64 hex digits or as base64; mode 0600 or stricter, owned by the server's user.",
+        c"32 random bytes, raw, as 64 hex digits or as base64; mode 0600 or stricter, owned by the server's user (or by root, if the server can read it).",
         &MASTER_KEY_FILE,
         GucContext::Sighup,
         GucFlags::SUPERUSER_ONLY,

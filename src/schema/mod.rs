@@ -17,7 +17,7 @@ pub const VERSION: &str =
 /// The version of this library.
 #[pg_extern(name = "_library_version", immutable, parallel_safe)]
 fn library_version() -> &'static str {
-    VERSION
+    pg::entry(|| Ok(VERSION))
 }
 
 /// The migrations compiled into this library, in order; sha256 is of the text, in hex.

@@ -186,7 +186,7 @@ impl KeyReason {
             KeyReason::NonCanonicalKey => "non_canonical_key",
             KeyReason::DuplicateKid => "duplicate_kid",
             KeyReason::MixedKeySet => "mixed_key_set",
-            KeyReason::EmptyKeySet => "empty_key_set",
+            KeyReason::EmptyKeySet => "empty_jwks",
         }
     }
 }
