@@ -85,13 +85,40 @@ BEGIN
      CROSS JOIN LATERAL (SELECT EXISTS (SELECT FROM tenancy.credit_caps AS c WHERE c.pool_id = p.pool_id)) AS c ("any")
      WHERE p.has_caps <> c.any AND (_verify_rest.only_pool IS NULL OR p.pool_id = _verify_rest.only_pool)
     UNION ALL
-    SELECT 'key_result', i.pool_id, 'credit_idempotency ' || i.key, i.operation || ' ' || i.result_id::text, NULL
+    -- A key and what it was answered with are of one moment.
+    SELECT 'key_result', i.pool_id, 'credit_idempotency ' || i.key,
+           i.operation || ' ' || i.result_id::text || ' of ' || i.created_at::text, NULL
       FROM tenancy.credit_idempotency AS i
      WHERE NOT CASE i.operation
-            WHEN 'charge' THEN EXISTS (SELECT FROM tenancy.credit_transactions AS t WHERE t.pool_id = i.pool_id AND t.id = i.result_id)
-            WHEN 'hold' THEN EXISTS (SELECT FROM tenancy.credit_holds AS h WHERE h.pool_id = i.pool_id AND h.id = i.result_id)
-            ELSE EXISTS (SELECT FROM tenancy.credit_grants AS g WHERE g.pool_id = i.pool_id AND g.id = i.result_id) END
+            WHEN 'charge' THEN EXISTS (SELECT FROM tenancy.credit_transactions AS t
+                                        WHERE t.pool_id = i.pool_id AND t.id = i.result_id AND t.created_at = i.created_at)
+            WHEN 'hold' THEN EXISTS (SELECT FROM tenancy.credit_holds AS h
+                                      WHERE h.pool_id = i.pool_id AND h.id = i.result_id AND h.created_at = i.created_at)
+            ELSE EXISTS (SELECT FROM tenancy.credit_grants AS g
+                          WHERE g.pool_id = i.pool_id AND g.id = i.result_id AND g.created_at = i.created_at) END
        AND (_verify_rest.only_pool IS NULL OR i.pool_id = _verify_rest.only_pool)
+    UNION ALL
+    SELECT 'pool_tag', p.pool_id, 'credit_pools', t.tag::text, p.tag::text
+      FROM tenancy.credit_pools AS p
+     CROSS JOIN LATERAL (SELECT ('x' || right(p.pool_id::text, 8))::bit(32)::integer) AS t (tag)
+     WHERE p.tag <> t.tag AND (_verify_rest.only_pool IS NULL OR p.pool_id = _verify_rest.only_pool)
+    UNION ALL
+    -- What belongs to a pool says whose it is as the pool does.
+    SELECT f.rule, p.pool_id, f.object, concat_ws(' ', p.tenant_id, p.organization_id, p.user_id),
+           concat_ws(' ', f.tenant_id, f.organization_id, f.user_id)
+      FROM tenancy.credit_pools AS p
+     CROSS JOIN LATERAL (
+        SELECT 'hold_owner' AS rule, 'credit_holds ' || h.id::text AS object, h.tenant_id, h.organization_id,
+               CASE WHEN p.user_id IS NOT NULL THEN h.user_id END AS user_id
+          FROM tenancy.credit_holds AS h WHERE h.pool_id = p.pool_id
+        UNION ALL
+        SELECT 'grant_owner', 'credit_grants ' || g.id::text, g.tenant_id, p.organization_id, p.user_id
+          FROM tenancy.credit_grants AS g WHERE g.pool_id = p.pool_id
+        UNION ALL
+        SELECT 'cap_owner', 'credit_caps ' || c.user_id::text || ' ' || c.period, c.tenant_id, p.organization_id, p.user_id
+          FROM tenancy.credit_caps AS c WHERE c.pool_id = p.pool_id) AS f
+     WHERE (f.tenant_id, f.organization_id, f.user_id) IS DISTINCT FROM (p.tenant_id, p.organization_id, p.user_id)
+       AND (_verify_rest.only_pool IS NULL OR p.pool_id = _verify_rest.only_pool)
     UNION ALL
     SELECT 'no_money_from_nowhere', NULL, 'all pools', s.entered::text, b.balance::text
       FROM (SELECT coalesce(sum(g.amount) FILTER (WHERE g.is_posted), 0) AS granted FROM tenancy.credit_grants AS g
@@ -112,7 +139,7 @@ END
 $$;
 
 COMMENT ON FUNCTION tenancy._verify_rest(uuid) IS
-'The part of verify_ledger about caps, idempotency keys, conservation (grants less charges, plus refunds, less what expired, are the balances) and the hash chain.';
+'The part of verify_ledger about whose the rows of a pool are, caps, idempotency keys, conservation (grants less charges, plus refunds, less what expired, are the balances) and the hash chain.';
 
 CREATE FUNCTION tenancy.verify_ledger(org_id text DEFAULT NULL, user_id text DEFAULT NULL, namespace text DEFAULT NULL)
 RETURNS TABLE (rule text, pool_id uuid, object text, expected text, found text)

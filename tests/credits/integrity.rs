@@ -34,6 +34,7 @@ fn lived_in() -> World<'static> {
         "SELECT tenancy.grant_credits(20, org_id => 'org_acme', effective_at => now() + interval '1 day')",
     );
     shown(&mut service, "SELECT tenancy.deduct_credits('ada', 1)");
+    shown(&mut service, "SELECT tenancy.hold_credits('ada', 1, expires_in => '1 day')");
     shown(&mut operator, "SELECT count(*) FROM tenancy.seal_ledger()");
     shown(&mut service, "SELECT tenancy.deduct_credits('ada', 2, 'org_acme')");
     assert_verified(&mut world.admin);
@@ -136,6 +137,20 @@ fn what_a_superuser_changes_is_found() {
         ("DELETE FROM tenancy.credit_holds WHERE {} AND status = 'held'", "pool_held line"),
         ("UPDATE tenancy.credit_caps SET used = used - 1 WHERE {}", "cap_used"),
         ("UPDATE tenancy.credit_idempotency SET result_id = gen_random_uuid() WHERE {}", "key_result"),
+        (
+            "UPDATE tenancy.credit_idempotency AS i SET result_id = t.id FROM tenancy.credit_transactions AS t
+              WHERE i.{} AND t.pool_id = i.pool_id AND t.operation_type = 'deduction' AND t.id <> i.result_id",
+            "key_result",
+        ),
+        ("UPDATE tenancy.credit_pools SET tag = tag + 1 WHERE {}", "pool_tag"),
+        ("UPDATE tenancy.credit_holds SET tenant_id = 'org_bolt' WHERE {}", "hold_owner"),
+        ("UPDATE tenancy.credit_holds SET organization_id = NULL WHERE {}", "hold_owner"),
+        (
+            "UPDATE tenancy.credit_holds SET user_id = (SELECT id FROM tenancy.users WHERE external_id = 'bea') WHERE organization_id IS NULL",
+            "hold_owner",
+        ),
+        ("UPDATE tenancy.credit_grants SET tenant_id = 'org_bolt' WHERE {}", "grant_owner"),
+        ("UPDATE tenancy.credit_caps SET tenant_id = 'org_bolt' WHERE {}", "cap_owner"),
         ("UPDATE tenancy.credit_links SET hash = sha256('x') WHERE {} AND seq = 4", "chain"),
         ("UPDATE tenancy.credit_links SET transaction_id = gen_random_uuid() WHERE {} AND seq = 4", "chain"),
         ("DELETE FROM tenancy.credit_links WHERE {} AND seq = 4", "chain"),
@@ -153,6 +168,33 @@ fn what_a_superuser_changes_is_found() {
         shown(&mut world.admin, "ROLLBACK");
     }
     assert_verified(&mut world.admin);
+}
+
+/// As docs/explanation/ledger.md says: what no other row says too.
+#[test]
+fn what_no_other_row_says_is_not_found() {
+    let mut world = lived_in();
+    for change in [
+        "UPDATE tenancy.credit_grants SET priority = 7, cost_basis = 1, reason = 'x', expires_at = expires_at + interval '1 year'",
+        "UPDATE tenancy.credit_grants SET amount = 1000 WHERE NOT is_posted",
+        "DELETE FROM tenancy.credit_grants WHERE NOT is_posted",
+        "UPDATE tenancy.credit_holds SET seat_id = NULL, subscription_id = NULL, description = 'x', metadata = '{}',
+                correlation_id = 'x', expires_at = expires_at + interval '1 year' WHERE status = 'held'",
+        "UPDATE tenancy.credit_holds SET user_id = (SELECT id FROM tenancy.users WHERE external_id = 'zoe')
+          WHERE status = 'held' AND organization_id IS NOT NULL",
+        "UPDATE tenancy.credit_transactions AS t SET description = 'x', reference_id = 'x', metadata = '{}', correlation_id = 'x'
+          WHERE NOT EXISTS (SELECT FROM tenancy.credit_links AS l WHERE l.pool_id = t.pool_id AND l.seq = t.seq)",
+        "UPDATE tenancy.credit_caps SET amount = 1",
+        "UPDATE tenancy.credit_pools SET alert_thresholds = '{}', alert_below = 0",
+        "DELETE FROM tenancy.credit_idempotency",
+        "DELETE FROM tenancy.credit_links AS l WHERE l.seq = (SELECT max(m.seq) FROM tenancy.credit_links AS m WHERE m.pool_id = l.pool_id)",
+    ] {
+        shown(&mut world.admin, "BEGIN");
+        let changed = world.admin.execute(change, &[]).unwrap_or_else(|error| panic!("{change}: {error:?}"));
+        assert!(changed > 0, "{change} changed nothing");
+        assert_verified(&mut world.admin);
+        shown(&mut world.admin, "ROLLBACK");
+    }
 }
 
 #[test]
