@@ -79,7 +79,7 @@ extension_sql_file!(
         credits::spend_credits,
         credits::batch::deduct_credits_batch,
         credits::grant::grant_credits,
-        credits::grant::adjust_credits,
+        credits::adjust::adjust_credits,
         credits::hold::hold_credits,
         credits::hold::capture_hold,
         credits::hold::void_hold,

@@ -41,6 +41,11 @@ impl Credits {
     pub fn micros(self) -> i64 {
         self.0
     }
+
+    /// In credits, where it is a whole number of them.
+    pub fn whole(self) -> Option<i64> {
+        (self.0 % SCALE == 0).then_some(self.0 / SCALE)
+    }
 }
 
 /// Millionths as a JSON number for an error's DETAIL: exact, and never with an exponent.

@@ -2,16 +2,14 @@
 
 use super::amount::{Credits, LARGEST};
 use super::book::{NEVER, Rollover};
-use super::debit::Shortage;
 use super::idempotency::{Answer, Body, Key};
 use super::ledger::Entry;
 use super::owner::{Owner, namespace};
-use super::payer::Payer;
 use super::pool::Pool;
 use super::settle;
 use crate::ids::tagged;
 use crate::pg::sql::{self, Arg};
-use crate::pg::{self, Decimal, Error, Micros, Result, State};
+use crate::pg::{self, Decimal, Error, Result, State};
 use crate::schema::require_installed;
 use pgrx::datum::TimestampWithTimeZone;
 use pgrx::{default, pg_extern, search_path};
@@ -48,8 +46,8 @@ fn grant_credits(
             rollover: rollover(rollover_max, rollover_until)?,
         };
         let owner = Owner::named(org_id, user_id, &self::namespace(namespace))?;
-        let grant = give(&owner, &gift, idempotency_key)?;
-        Ok(pgrx::Uuid::from_bytes(*grant.as_bytes()))
+        let given = give(&owner, &gift, idempotency_key)?;
+        Ok(pgrx::Uuid::from_bytes(*given.grant.as_bytes()))
     })
 }
 
@@ -94,14 +92,22 @@ impl<'a> Gift<'a> {
     }
 }
 
-/// Grants, or gives the id of the grant that the same key made before.
+/// A grant that was made, now or before.
+pub struct Given {
+    pub grant: Uuid,
+    /// Its entry in the ledger, where this made one.
+    pub entry: Option<Uuid>,
+    pub pool: Pool,
+}
+
+/// Grants, or gives the grant that the same key made before.
 ///
 /// Errors: 22023 for times that contradict each other, 22003 `balance_out_of_range`, PT409 `idempotency_conflict`.
-pub fn give(owner: &Owner, gift: &Gift, idempotency_key: Option<&str>) -> Result<Uuid> {
+pub fn give(owner: &Owner, gift: &Gift, idempotency_key: Option<&str>) -> Result<Given> {
     let key = Key::new(idempotency_key, "grant", gift.body())?;
     let mut pool = owner.locked_pool()?;
     if let Some(answer) = key.as_ref().map(|key| key.answer(pool.id)).transpose()?.flatten() {
-        return Ok(answer.result);
+        return Ok(Given { grant: answer.result, entry: None, pool });
     }
     let effective_at = gift.effective_at.unwrap_or(pool.now).max(pool.now);
     if gift.expires_at <= effective_at {
@@ -116,8 +122,9 @@ pub fn give(owner: &Owner, gift: &Gift, idempotency_key: Option<&str>) -> Result
     let grant = tagged(pool.id);
     let posted = effective_at <= pool.now;
     insert(&pool, grant, gift, effective_at, posted)?;
+    let mut entry = None;
     if posted {
-        pool.enter(&Entry {
+        entry = Some(pool.enter(&Entry {
             operation: gift.source,
             amount: gift.amount.micros(),
             at: pool.now,
@@ -125,7 +132,7 @@ pub fn give(owner: &Owner, gift: &Gift, idempotency_key: Option<&str>) -> Result
             grant: Some(grant),
             correlation_id: super::correlation_id().as_deref(),
             ..Entry::default()
-        })?;
+        })?);
     }
     let boundary = if posted { gift.expires_at } else { effective_at };
     pool.next_expiry_at = pool.next_expiry_at.min(boundary);
@@ -133,7 +140,7 @@ pub fn give(owner: &Owner, gift: &Gift, idempotency_key: Option<&str>) -> Result
         key.claim(pool.id, &Answer { result: grant, held_after: pool.held }, pool.now)?;
     }
     pool.save()?;
-    Ok(grant)
+    Ok(Given { grant, entry, pool })
 }
 
 fn insert(pool: &Pool, grant: Uuid, gift: &Gift, effective_at: i64, posted: bool) -> Result<()> {
@@ -192,44 +199,4 @@ fn misordered(parameter: &str, message: &str) -> Error {
     Error::new(State::INVALID_PARAMETER, "invalid_argument", message)
         .hint("A grant is effective, then expires; what rolls over expires later still.")
         .detail("parameter", parameter)
-}
-
-/// Corrects a pool by hand: credits more, or fewer.
-#[pg_extern(volatile, parallel_unsafe, security_definer)]
-#[search_path(pg_catalog, pg_temp)]
-fn adjust_credits(
-    amount: Option<Decimal>,
-    reason: Option<&str>,
-    org_id: default!(Option<&str>, "NULL"),
-    user_id: default!(Option<&str>, "NULL"),
-    namespace: default!(Option<&str>, "NULL"),
-) -> Micros {
-    pg::entry(|| {
-        require_installed()?;
-        let (amount, takes) = Credits::parse_signed(amount)?;
-        let reason = super::payer::present(reason, "reason")?;
-        let owner = Owner::named(org_id, user_id, &self::namespace(namespace))?;
-        if !takes {
-            give(&owner, &Gift { source: "adjustment", ..Gift::plain(amount, Some(reason)) }, None)?;
-            return Ok(Micros(owner.locked_pool()?.balance.into()));
-        }
-        let mut pool = owner.locked_pool()?;
-        if pool.available() < amount.micros() {
-            let shortage = Shortage { available: pool.available(), organization_name: None };
-            let payer = Payer { user: pool.id, organization: pool.organization.then_some(pool.id) };
-            return Err(shortage.error(&payer, amount));
-        }
-        pool.drawn += i128::from(amount.micros());
-        pool.enter(&Entry {
-            operation: "adjustment",
-            amount: -amount.micros(),
-            at: pool.now,
-            description: Some(reason),
-            drawn_after: Some(pool.drawn),
-            correlation_id: super::correlation_id().as_deref(),
-            ..Entry::default()
-        })?;
-        pool.save()?;
-        Ok(Micros(pool.balance.into()))
-    })
 }

@@ -11,6 +11,7 @@ macro_rules! attribution_keys {
     };
 }
 
+mod adjust;
 mod alerts;
 mod amount;
 mod attribution;

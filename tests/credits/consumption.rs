@@ -311,3 +311,36 @@ fn a_signup_bonus_is_given_once() {
     refused(ask(&mut operator, "SELECT tenancy.grant_signup_bonus()"), "22023", "invalid_argument");
     assert_verified(&mut world.admin);
 }
+
+#[test]
+fn a_whole_adjustment_leaves_a_row_as_contract_h_wants_it() {
+    let mut world = world();
+    let mut operator = world.operator();
+    for call in [
+        "adjust_credits(20, 'a gift', org_id => 'org_acme')",
+        "adjust_credits(-5, 'too many', org_id => 'org_acme')",
+        "adjust_credits(7, 'sorry', user_id => 'zoe')",
+        "adjust_credits(-0.5, 'half', user_id => 'zoe')",
+        "adjust_credits(3000000000, 'many', user_id => 'zoe')",
+    ] {
+        shown(&mut operator, &format!("SELECT tenancy.{call}"));
+    }
+    refused(
+        ask(&mut operator, "SELECT tenancy.adjust_credits(-100, 'x', org_id => 'org_acme')"),
+        "PT402",
+        "insufficient_credits",
+    );
+    let expected = [
+        "org org_acme manual_adjustment 20 20 org completed t",
+        "org org_acme manual_adjustment 5 5 org completed t",
+        "user zoe manual_adjustment 7 7 user completed t",
+    ];
+    assert_eq!(shown(&mut world.admin, OPERATIONS), expected.join("\n"));
+    let entries = "SELECT string_agg(concat_ws(' ', o.tenant_id, o.user_id, trim_scale(t.credits_amount), t.operation_type), ',' ORDER BY o.id)
+        FROM tenancy.credit_operations AS o JOIN tenancy.credit_transactions AS t ON t.id = o.transaction_id";
+    assert_eq!(
+        shown(&mut world.admin, entries),
+        "org_acme  20 adjustment,org_acme  -5 adjustment,user::zoe zoe 7 adjustment"
+    );
+    assert_verified(&mut world.admin);
+}
