@@ -9,6 +9,7 @@ use super::{Error, State};
 use cee_scape::call_with_sigsetjmp;
 use pgrx::pg_sys;
 use std::any::Any;
+use std::io::Write;
 use std::mem::MaybeUninit;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
@@ -76,7 +77,9 @@ pub(super) fn log_panics() {
     std::panic::set_hook(Box::new(|panic| {
         if let Some(message) = panic_message(panic.payload()) {
             let place = panic.location().map(|location| format!(" at {location}")).unwrap_or_default();
-            eprintln!("pg_tenancy: panic{place}: {message}\n{}", std::backtrace::Backtrace::capture());
+            let trace = std::backtrace::Backtrace::capture();
+            // Not eprintln, which panics where stderr is closed: a panic in here ends the server.
+            let _ = writeln!(std::io::stderr(), "pg_tenancy: panic{place}: {message}\n{trace}");
         }
     }));
 }
