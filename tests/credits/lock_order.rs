@@ -50,7 +50,8 @@ fn consumption_from_a_pool_that_is_due_locks_in_the_order_of_ids() {
     assert_verified(&mut world.database.superuser());
 }
 
-/// The organization covered the cost when it was looked at, and not when its turn came: the turn is given back.
+/// The organization covered the cost when it was looked at, and not when its turn came: the turn is given back. It was
+/// waited for in a queue, so that whoever comes next would wait for it.
 #[test]
 fn consumption_gives_the_turn_back_at_a_pool_that_does_not_pay_after_all() {
     let mut world = early_and_late();
@@ -59,19 +60,28 @@ fn consumption_gives_the_turn_back_at_a_pool_that_does_not_pay_after_all() {
     let pid = |client: &mut postgres::Client| shown(client, "SELECT pg_backend_pid()");
     let behind_other = format!("SELECT {} = ANY (pg_blocking_pids({}))", pid(&mut other), pid(&mut waiter));
     shown(&mut holder, &format!("BEGIN; {}", consume("spender", Some("late"), 8)));
-    let paid = while_it_waits(
-        &world.database,
-        waiter,
-        |waiter| shown(waiter, &consume("early", Some("late"), 5)),
+    let database = &world.database;
+    let mut paid = String::new();
+    let first = while_it_waits(
+        database,
+        world.service(),
+        |first| shown(first, &consume("spender", Some("late"), 1)),
         || {
-            shown(&mut other, &format!("BEGIN; {}", consume("early", None, 1)));
-            shown(&mut holder, "COMMIT");
-            until(&world.database, &behind_other);
-            assert_eq!(shown(&mut other, &consume("spender", Some("late"), 1)), "t|org");
-            shown(&mut other, "COMMIT");
+            paid = while_it_waits(
+                database,
+                waiter,
+                |waiter| shown(waiter, &consume("early", Some("late"), 5)),
+                || {
+                    shown(&mut other, &format!("BEGIN; {}", consume("early", None, 1)));
+                    shown(&mut holder, "COMMIT");
+                    until(database, &behind_other);
+                    assert_eq!(shown(&mut other, &consume("spender", Some("late"), 1)), "t|org");
+                    shown(&mut other, "COMMIT");
+                },
+            );
         },
     );
-    assert_eq!(paid, "t|user");
-    assert_eq!((world.available("late").as_str(), world.available_user("early").as_str()), ("1.000000", "14.000000"));
+    assert_eq!((first.as_str(), paid.as_str()), ("t|org", "t|user"));
+    assert_eq!((world.available("late").as_str(), world.available_user("early").as_str()), ("0.000000", "14.000000"));
     assert_verified(&mut world.admin);
 }
