@@ -4,6 +4,7 @@
 CREATE FUNCTION tenancy._audit_findings(changed oid[] DEFAULT NULL)
 RETURNS TABLE (rule text, severity text, object text, finding text, remedy text, waived_because text)
 LANGUAGE plpgsql STABLE ROWS 50 SET search_path = pg_catalog, pg_temp
+SET quote_all_identifiers = off SET standard_conforming_strings = on
 AS $$
 BEGIN
     RETURN QUERY
@@ -29,6 +30,7 @@ COMMENT ON FUNCTION tenancy._audit_findings(oid[]) IS
 CREATE FUNCTION tenancy.audit_isolation()
 RETURNS TABLE (rule text, severity text, object text, finding text, remedy text)
 LANGUAGE plpgsql STABLE SECURITY DEFINER ROWS 50 SET search_path = pg_catalog, pg_temp
+SET quote_all_identifiers = off SET standard_conforming_strings = on
 AS $$
 BEGIN
     PERFORM tenancy._require_installed();
@@ -42,6 +44,7 @@ $$What about the isolation of tenants is not as it should be: each finding with 
 
 CREATE FUNCTION tenancy.audit_isolation_sarif() RETURNS jsonb
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+SET quote_all_identifiers = off SET standard_conforming_strings = on
 AS $$
 BEGIN
     PERFORM tenancy._require_installed();

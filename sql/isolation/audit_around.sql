@@ -3,19 +3,21 @@
 CREATE FUNCTION tenancy._audit_views(changed oid[] DEFAULT NULL)
 RETURNS TABLE (rule text, severity text, object text, finding text, remedy text)
 LANGUAGE plpgsql STABLE ROWS 20 SET search_path = pg_catalog, pg_temp
+SET quote_all_identifiers = off SET standard_conforming_strings = on
 AS $$
 BEGIN
     RETURN QUERY
-        WITH RECURSIVE over(relation, base) AS (
-            SELECT t.relation::oid, t.shown FROM tenancy._audited_tables() t
+        WITH RECURSIVE over(relation, base, operator_role) AS (
+            SELECT t.relation::oid, t.shown, p.oid
+              FROM tenancy._audited_tables() t LEFT JOIN pg_catalog.pg_roles p ON p.rolname = t.operator_role
             UNION
-            SELECT w.ev_class, o.base
+            SELECT w.ev_class, o.base, o.operator_role
               FROM over o
               JOIN pg_catalog.pg_depend d ON d.classid = 'pg_rewrite'::regclass AND d.refclassid = 'pg_class'::regclass AND d.refobjid = o.relation
               JOIN pg_catalog.pg_rewrite w ON w.oid = d.objid AND w.ev_class <> o.relation
         ), views AS (
             SELECT c.oid, c.relkind, tenancy._relation_name(c.oid) AS shown, string_agg(o.base, ', ' ORDER BY o.base) AS bases,
-                   r.rolname, r.rolsuper OR r.rolbypassrls AS unbound,
+                   r.rolname, r.rolsuper OR r.rolbypassrls AS unbound, coalesce(bool_or(pg_has_role(r.oid, o.operator_role, 'USAGE')), false) AS operates,
                    coalesce((SELECT option_value::boolean FROM pg_options_to_table(c.reloptions) WHERE option_name = 'security_invoker'), false) AS invoker
               FROM over o
               JOIN pg_catalog.pg_class c ON c.oid = o.relation AND c.relkind IN ('v', 'm')
@@ -23,10 +25,11 @@ BEGIN
              GROUP BY c.oid, r.rolname, r.rolsuper, r.rolbypassrls
         )
         SELECT CASE v.relkind WHEN 'm' THEN 'materialized_view' ELSE 'view_runs_as_owner' END,
-               CASE WHEN v.relkind = 'v' AND v.unbound THEN 'error' END,
+               CASE WHEN v.relkind = 'v' AND (v.unbound OR v.operates) THEN 'error' END,
                v.shown,
                CASE WHEN v.relkind = 'm' THEN format('it holds rows of %s as its owner saw them', v.bases)
                     WHEN v.unbound THEN format('it reads %s as %I, whom no policy binds', v.bases, v.rolname)
+                    WHEN v.operates THEN format('it reads %s as %I, whom the operator''s policy lets see all tenants', v.bases, v.rolname)
                     ELSE format('it reads %s as %I: policies are those of that role', v.bases, v.rolname) END,
                CASE WHEN v.relkind = 'm' THEN format('DROP MATERIALIZED VIEW %s;  -- or let nobody but its owner read it, and exempt it', v.shown)
                     ELSE format('ALTER VIEW %s SET (security_invoker = true);', v.shown) END
@@ -40,15 +43,51 @@ COMMENT ON FUNCTION tenancy._audit_views(oid[]) IS
 CREATE FUNCTION tenancy._audit_functions()
 RETURNS TABLE (rule text, severity text, object text, finding text, remedy text)
 LANGUAGE plpgsql STABLE ROWS 20 SET search_path = pg_catalog, pg_temp
+SET quote_all_identifiers = off SET standard_conforming_strings = on
+-- The planner takes its recursions for huge and would compile for seconds what runs for milliseconds.
+SET jit = off
 AS $$
 BEGIN
     RETURN QUERY
-        WITH functions AS (
-            SELECT p.*, format('%I.%I(%s)', n.nspname, p.proname, pg_get_function_identity_arguments(p.oid)) AS shown
+        WITH RECURSIVE functions AS MATERIALIZED (
+            SELECT p.*, format('%I.%I(%s)', n.nspname, p.proname, pg_get_function_identity_arguments(p.oid)) AS shown,
+                   p.prorettype IN ('trigger'::regtype, 'event_trigger'::regtype) AS is_trigger
               FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
              WHERE n.nspname NOT IN ('pg_catalog', 'information_schema')
                AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d
                                 WHERE d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e')
+        ), blind AS MATERIALIZED (
+            -- Whose statements see every tenant's rows of a table.
+            SELECT t.relation::oid AS base, t.shown, o.oid AS role, o.rolname, o.rolsuper OR o.rolbypassrls AS unbound
+              FROM tenancy._audited_tables() t
+              LEFT JOIN pg_catalog.pg_roles p ON p.rolname = t.operator_role
+              JOIN pg_catalog.pg_roles o ON o.rolsuper OR o.rolbypassrls OR pg_has_role(o.oid, p.oid, 'USAGE')
+        ), over(relation, base) AS (
+            -- The tables, and the views through which a blind reader stays blind.
+            SELECT DISTINCT b.base, b.base FROM blind b
+            UNION
+            SELECT c.oid, o.base
+              FROM over o
+              JOIN pg_catalog.pg_depend d ON d.classid = 'pg_rewrite'::regclass AND d.refclassid = 'pg_class'::regclass AND d.refobjid = o.relation
+              JOIN pg_catalog.pg_rewrite w ON w.oid = d.objid AND w.ev_class <> o.relation
+              JOIN pg_catalog.pg_class c ON c.oid = w.ev_class AND c.relkind = 'v'
+             WHERE coalesce((SELECT option_value::boolean FROM pg_options_to_table(c.reloptions) WHERE option_name = 'security_invoker'), false)
+                   OR EXISTS (SELECT FROM blind b WHERE b.base = o.base AND b.role = c.relowner)
+        ), reaching(routine, base) AS (
+            SELECT f.oid, o.base
+              FROM over o
+              JOIN pg_catalog.pg_class c ON c.oid = o.relation
+              JOIN functions f ON NOT f.is_trigger AND (f.prosqlbody IS NOT NULL OR strpos(lower(f.prosrc), lower(c.relname::text)) > 0)
+             WHERE tenancy._routine_names(f.oid, o.relation)
+            UNION
+            SELECT f.oid, r.base
+              FROM reaching r
+              JOIN functions g ON g.oid = r.routine AND (NOT g.prosecdef OR EXISTS (SELECT FROM blind b WHERE b.base = r.base AND b.role = g.proowner))
+              JOIN functions f ON f.oid <> g.oid AND NOT f.is_trigger
+             WHERE regexp_replace(translate(lower(f.prosrc), '"', ''), '--[^\n]*|/\*.*?\*/', ' ', 'g')
+                   ~ format('\m%s\s*\(', regexp_replace(lower(g.proname), '\W', '.', 'g'))
+                   OR EXISTS (SELECT FROM pg_catalog.pg_depend d
+                               WHERE d.classid = 'pg_proc'::regclass AND d.objid = f.oid AND d.refclassid = 'pg_proc'::regclass AND d.refobjid = g.oid)
         )
         SELECT 'definer_search_path', NULL, f.shown, 'it runs as its owner and finds names by its caller''s search_path',
                format('ALTER ROUTINE %s SET search_path = pg_catalog, pg_temp;  -- and qualify every name in it', f.shown)
@@ -66,18 +105,17 @@ BEGIN
            AND f.prosrc ~* 'pg_(try_)?advisory' AND f.prosrc !~* 'tenancy\.lock_key'
         UNION ALL
         SELECT 'definer_bypasses_policies', CASE WHEN f.prosrc ~* 'tenancy\.(tenant_(id|uuid|bigint)|require_tenant)' THEN 'warning' END, f.shown,
-               format('it reads %s as %I, %s, and %s may call it', string_agg(DISTINCT t.shown, ', '), o.rolname,
-                      CASE WHEN o.rolsuper OR o.rolbypassrls THEN 'whom no policy binds' ELSE 'whom the operator''s policy lets see all tenants' END,
+               format('it reads %s as %I, %s, and %s may call it', string_agg(DISTINCT b.shown, ', '), b.rolname,
+                      CASE WHEN b.unbound THEN 'whom no policy binds' ELSE 'whom the operator''s policy lets see all tenants' END,
                       (SELECT string_agg(DISTINCT quote_ident(a.role_name), ', ') FROM tenancy._audited_roles() a
                         WHERE a.is_application AND has_function_privilege(a.role, f.oid, 'EXECUTE'))),
                format('ALTER ROUTINE %s SECURITY INVOKER;  -- or let it name the tenant in every statement, and exempt it', f.shown)
           FROM functions f
-          JOIN pg_catalog.pg_roles o ON o.oid = f.proowner
-          JOIN tenancy._audited_tables() t ON o.rolsuper OR o.rolbypassrls OR pg_has_role(o.oid, (SELECT r.oid FROM pg_catalog.pg_roles r WHERE r.rolname = t.operator_role), 'USAGE')
-         WHERE f.prosecdef AND f.prorettype NOT IN ('trigger'::regtype, 'event_trigger'::regtype)
+          JOIN reaching c ON c.routine = f.oid
+          JOIN blind b ON b.base = c.base AND b.role = f.proowner
+         WHERE f.prosecdef
            AND EXISTS (SELECT FROM tenancy._audited_roles() a WHERE a.is_application AND has_function_privilege(a.role, f.oid, 'EXECUTE'))
-           AND tenancy._routine_names(f.oid, t.relation)
-         GROUP BY f.oid, f.shown, f.prosrc, o.rolname, o.rolsuper, o.rolbypassrls;
+         GROUP BY f.oid, f.shown, f.prosrc, b.rolname, b.unbound;
 END;
 $$;
 COMMENT ON FUNCTION tenancy._audit_functions() IS
@@ -86,6 +124,7 @@ COMMENT ON FUNCTION tenancy._audit_functions() IS
 -- By its dependencies, where its body is parsed; else by the words of its text, where a table's name can stand.
 CREATE FUNCTION tenancy._routine_names(routine oid, relation regclass) RETURNS boolean
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+SET quote_all_identifiers = off SET standard_conforming_strings = on
 AS $$
     SELECT EXISTS (SELECT FROM pg_catalog.pg_depend d
                     WHERE d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.refclassid = 'pg_class'::regclass AND d.refobjid = c.oid)
@@ -105,63 +144,107 @@ $$;
 COMMENT ON FUNCTION tenancy._routine_names(oid, regclass) IS
     'Internal: whether a routine names a table. What it puts together at run time is not seen.';
 
--- Roles that use protected tables: granted access to tenancy, or granted a table.
+-- Roles that use protected tables: granted access to tenancy, or granted a table, or members of an application's role.
 CREATE FUNCTION tenancy._audited_roles() RETURNS TABLE (role oid, role_name name, is_application boolean)
 LANGUAGE plpgsql STABLE ROWS 20 SET search_path = pg_catalog, pg_temp
+SET quote_all_identifiers = off SET standard_conforming_strings = on
 AS $$
 BEGIN
     RETURN QUERY
+        WITH RECURSIVE users(role, application) AS (
+            SELECT r.oid, a.access = 'application'
+              FROM tenancy.access_grants a JOIN pg_catalog.pg_roles r ON r.rolname = a.role_name
+            UNION ALL
+            SELECT g.oid, false
+              FROM tenancy._protections() p
+             CROSS JOIN LATERAL tenancy._isolation_grants(p.relation) t
+              JOIN pg_catalog.pg_roles g ON g.oid = t.grantee
+             WHERE g.rolname IS DISTINCT FROM p.operator_role
+        ), members(role) AS (
+            SELECT u.role FROM users u WHERE u.application
+            UNION
+            -- From 16 on a membership can be for administration alone, which neither inherits nor can become the role.
+            SELECT m.member
+              FROM members s JOIN pg_catalog.pg_auth_members m ON m.roleid = s.role
+             WHERE coalesce((to_jsonb(m) ->> 'inherit_option')::boolean OR (to_jsonb(m) ->> 'set_option')::boolean, true)
+        )
         SELECT r.oid, r.rolname, bool_or(u.application)
-          FROM (SELECT a.role_name::name AS name, a.access = 'application' AS application FROM tenancy.access_grants a
-                UNION ALL
-                SELECT g.rolname, false
-                  FROM tenancy._protections() p
-                 CROSS JOIN LATERAL tenancy._isolation_grants(p.relation) t
-                  JOIN pg_catalog.pg_roles g ON g.oid = t.grantee
-                 WHERE g.rolname IS DISTINCT FROM p.operator_role) u
-          JOIN pg_catalog.pg_roles r ON r.rolname = u.name
+          FROM (SELECT * FROM users UNION ALL SELECT s.role, true FROM members s) u
+          JOIN pg_catalog.pg_roles r ON r.oid = u.role
+         WHERE r.rolcanlogin OR u.role IN (SELECT w.role FROM users w)
          GROUP BY r.oid, r.rolname;
 END;
 $$;
-COMMENT ON FUNCTION tenancy._audited_roles() IS 'Internal: the roles that use protected tables, and which of them have application access.';
+COMMENT ON FUNCTION tenancy._audited_roles() IS 'Internal: the roles that use protected tables, and which of them have application access, login roles that have it through others included.';
 
 CREATE FUNCTION tenancy._audit_roles()
 RETURNS TABLE (rule text, severity text, object text, finding text, remedy text)
 LANGUAGE plpgsql STABLE ROWS 20 SET search_path = pg_catalog, pg_temp
+SET quote_all_identifiers = off SET standard_conforming_strings = on
 AS $$
 BEGIN
     RETURN QUERY
-        SELECT 'bypassing_role', NULL, format('role %I', a.role_name),
-               CASE WHEN b.oid = a.role THEN CASE WHEN b.rolsuper THEN 'it is a superuser' ELSE 'it has BYPASSRLS' END
+        WITH audited AS MATERIALIZED (
+            SELECT a.*, r.rolsuper,
+                   -- Where it is here through others alone, it is to leave them: it may well be what it is.
+                   CASE WHEN NOT EXISTS (SELECT FROM tenancy.access_grants g WHERE g.role_name = a.role_name AND g.access = 'application')
+                        THEN (SELECT string_agg(format('REVOKE %s FROM %s;', m.roleid::regrole, m.member::regrole), ' ' ORDER BY m.roleid)
+                                FROM pg_catalog.pg_auth_members m
+                               WHERE m.member = a.role
+                                 AND EXISTS (SELECT FROM tenancy.access_grants g JOIN pg_catalog.pg_roles u ON u.rolname = g.role_name
+                                              WHERE g.access = 'application' AND (u.oid = m.roleid OR pg_has_role(m.roleid, u.oid, 'MEMBER')))) END AS leaves
+              FROM tenancy._audited_roles() a JOIN pg_catalog.pg_roles r ON r.oid = a.role
+        ), becomes AS MATERIALIZED (
+            -- What a role of theirs can become through another of them is that one's finding.
+            SELECT a.*, b.oid AS other, b.rolname AS other_name
+              FROM audited a
+              JOIN pg_catalog.pg_roles b ON b.oid = a.role
+                   OR (NOT a.rolsuper AND pg_has_role(a.role, b.oid, 'MEMBER')
+                       AND NOT EXISTS (SELECT FROM audited u
+                                        WHERE u.role NOT IN (a.role, b.oid) AND NOT u.rolsuper AND u.is_application >= a.is_application
+                                          AND pg_has_role(a.role, u.role, 'MEMBER') AND pg_has_role(u.role, b.oid, 'MEMBER')))
+        )
+        SELECT 'bypassing_role', NULL::text, format('role %I', k.role_name),
+               CASE WHEN k.other = k.role THEN CASE WHEN b.rolsuper THEN 'it is a superuser' ELSE 'it has BYPASSRLS' END
                     ELSE format('it is a member of %I, whom no policy binds', b.rolname) END,
-               CASE WHEN b.oid = a.role THEN format('ALTER ROLE %I NOSUPERUSER NOBYPASSRLS;', a.role_name)
-                    ELSE tenancy._membership_remedy(a.role, b.oid) END
-          FROM tenancy._audited_roles() a
-          JOIN pg_catalog.pg_roles b ON (b.rolsuper OR b.rolbypassrls)
-                                    AND (b.oid = a.role OR NOT (SELECT s.rolsuper FROM pg_catalog.pg_roles s WHERE s.oid = a.role)
-                                                           AND pg_has_role(a.role, b.oid, 'MEMBER'));
-    RETURN QUERY
-        SELECT DISTINCT 'application_owns_table', NULL, format('role %I', a.role_name),
-               format('it has the rights of %I, the owner of %s, who can switch row-level security off', o.rolname, t.shown),
-               CASE WHEN a.role = o.oid THEN format('ALTER TABLE %s OWNER TO CURRENT_USER;  -- run as a role that no application connects as', t.shown)
-                    ELSE tenancy._membership_remedy(a.role, o.oid) END
-          FROM tenancy._audited_roles() a
+               CASE WHEN k.other <> k.role THEN tenancy._membership_remedy(k.role, k.other)
+                    ELSE coalesce(k.leaves, format('ALTER ROLE %I NOSUPERUSER NOBYPASSRLS;', k.role_name)) END
+          FROM becomes k JOIN pg_catalog.pg_roles b ON b.oid = k.other AND (b.rolsuper OR b.rolbypassrls)
+        UNION ALL
+        SELECT 'bypassing_role', NULL, format('role %I', k.role_name),
+               format(CASE WHEN k.other = k.role THEN 'it %s' ELSE 'it is a member of ' || quote_ident(b.rolname) || ', which %s' END, w.how),
+               CASE WHEN k.other <> k.role THEN tenancy._membership_remedy(k.role, k.other)
+                    ELSE coalesce(k.leaves, format('ALTER ROLE %I NO%s;', k.role_name, w.attribute)) END
+          FROM becomes k
+          JOIN pg_catalog.pg_roles b ON b.oid = k.other AND NOT b.rolsuper
+         CROSS JOIN LATERAL (VALUES
+                ('CREATEROLE', 'has CREATEROLE, and so can become the tables'' owner', b.rolcreaterole AND current_setting('server_version_num')::integer < 160000),
+                ('REPLICATION', 'has REPLICATION, and so can copy every row', b.rolreplication)) AS w(attribute, how, held)
+         WHERE k.is_application AND w.held
+        UNION ALL
+        SELECT 'bypassing_role', NULL, format('role %I', k.role_name),
+               format('it is a member of %I, which reaches the server''s files and whatever is in them', k.other_name),
+               tenancy._membership_remedy(k.role, k.other)
+          FROM becomes k
+         WHERE k.is_application AND k.other_name IN ('pg_read_server_files', 'pg_write_server_files', 'pg_execute_server_program')
+        UNION ALL
+        SELECT DISTINCT 'application_owns_table', NULL, format('role %I', k.role_name),
+               format('it has the rights of %I, the owner of %s, who can switch row-level security off', k.other_name, t.shown),
+               CASE WHEN k.role <> k.other THEN tenancy._membership_remedy(k.role, k.other)
+                    ELSE coalesce(k.leaves, format('ALTER TABLE %s OWNER TO CURRENT_USER;  -- run as a role that no application connects as', t.shown)) END
+          FROM becomes k
          CROSS JOIN tenancy._audited_tables() t
-          JOIN pg_catalog.pg_class c ON c.oid = t.relation
-          JOIN pg_catalog.pg_roles o ON o.oid = c.relowner
-         WHERE a.is_application AND pg_has_role(a.role, c.relowner, 'MEMBER')
-           AND NOT (SELECT s.rolsuper FROM pg_catalog.pg_roles s WHERE s.oid = a.role);
-    RETURN QUERY
-        SELECT DISTINCT 'application_is_operator', NULL, format('role %I', a.role_name),
-               CASE WHEN a.role = o.oid THEN format('it is the operator role of %s and sees every tenant''s rows', t.shown)
-                    ELSE format('it can become %I, who sees every tenant''s rows of %s', o.rolname, t.shown) END,
-               CASE WHEN a.role = o.oid THEN format('SELECT tenancy.revoke_access(%L, ''application'');  -- an operator is not an application', a.role_name)
-                    ELSE tenancy._membership_remedy(a.role, o.oid) END
-          FROM tenancy._audited_roles() a
-          JOIN tenancy._audited_tables() t ON t.operator_role IS NOT NULL
-          JOIN pg_catalog.pg_roles o ON o.rolname = t.operator_role
-         WHERE a.is_application AND pg_has_role(a.role, o.oid, 'MEMBER')
-           AND NOT (SELECT s.rolsuper FROM pg_catalog.pg_roles s WHERE s.oid = a.role);
+          JOIN pg_catalog.pg_class c ON c.oid = t.relation AND c.relowner = k.other
+         WHERE k.is_application AND NOT k.rolsuper
+        UNION ALL
+        SELECT DISTINCT 'application_is_operator', NULL, format('role %I', k.role_name),
+               CASE WHEN k.role = k.other THEN format('it is the operator role of %s and sees every tenant''s rows', t.shown)
+                    ELSE format('it can become %I, who sees every tenant''s rows of %s', k.other_name, t.shown) END,
+               CASE WHEN k.role <> k.other THEN tenancy._membership_remedy(k.role, k.other)
+                    ELSE coalesce(k.leaves, format('SELECT tenancy.revoke_access(%L, ''application'');  -- an operator is not an application', k.role_name)) END
+          FROM becomes k
+          JOIN tenancy._audited_tables() t ON t.operator_role = k.other_name
+         WHERE k.is_application AND NOT k.rolsuper;
     RETURN QUERY
         SELECT 'writable_schema', NULL, format('schema %I', n.nspname),
                format('%s may create objects in it, and so put a function or operator in others'' way', string_agg(DISTINCT coalesce(r.rolname, 'PUBLIC'), ', ')),
@@ -185,6 +268,7 @@ COMMENT ON FUNCTION tenancy._audit_roles() IS 'Internal: roles with more rights 
 
 CREATE FUNCTION tenancy._membership_remedy(member oid, role oid) RETURNS text
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+SET quote_all_identifiers = off SET standard_conforming_strings = on
 AS $$
     SELECT string_agg(format('REVOKE %s FROM %s;', m.roleid::regrole, m.member::regrole), ' ' ORDER BY m.roleid)
       FROM pg_catalog.pg_auth_members m
@@ -196,6 +280,7 @@ COMMENT ON FUNCTION tenancy._membership_remedy(oid, oid) IS
 CREATE FUNCTION tenancy._audit_movement()
 RETURNS TABLE (rule text, severity text, object text, finding text, remedy text)
 LANGUAGE plpgsql STABLE ROWS 20 SET search_path = pg_catalog, pg_temp
+SET quote_all_identifiers = off SET standard_conforming_strings = on
 AS $$
 BEGIN
     RETURN QUERY
@@ -231,6 +316,7 @@ COMMENT ON FUNCTION tenancy._audit_movement() IS 'Internal: ways in which rows l
 CREATE FUNCTION tenancy._audit_server(version_num integer DEFAULT current_setting('server_version_num')::integer)
 RETURNS TABLE (rule text, severity text, object text, finding text, remedy text)
 LANGUAGE sql STABLE ROWS 5 SET search_path = pg_catalog, pg_temp
+SET quote_all_identifiers = off SET standard_conforming_strings = on
 AS $$
     SELECT 'server_version', NULL::text, 'server',
            format('PostgreSQL %s.%s has %s', $1 / 10000, $1 % 10000, string_agg(format('%s (%s)', v.cve, v.what), '; ' ORDER BY v.cve)),

@@ -6,7 +6,7 @@ RETURNS TABLE (rule text, severity text, title text, threats integer[])
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 AS $$
 VALUES
-    ('unprotected_table', 'error', 'A table that is not protected, in a schema that has protected tables or is guarded', ARRAY[40]),
+    ('unprotected_table', 'error', 'A table that is not protected, in a schema that has protected tables or is guarded, or that has our policies and no record', ARRAY[40]),
     ('rls_disabled', 'error', 'Row-level security is off on a protected table', ARRAY[25, 26]),
     ('force_missing', 'error', 'Row-level security does not bind the owner of a protected table', ARRAY[26]),
     ('floor_missing', 'error', 'The tenant floor of a protected table is gone or changed', ARRAY[25, 39]),
@@ -18,12 +18,12 @@ VALUES
     ('tenant_default_missing', 'warning', 'The tenant column has no default from the identity', ARRAY[6]),
     ('tenant_index_missing', 'warning', 'No index of a protected table leads with the tenant', ARRAY[43]),
     ('dangerous_grant', 'error', 'TRUNCATE, REFERENCES or TRIGGER on a protected table', ARRAY[15, 41]),
-    ('protected_table_gone', 'info', 'A recorded table no longer exists', ARRAY[40]),
+    ('protected_table_gone', 'warning', 'A recorded table no longer exists; made again, it is not protected', ARRAY[40]),
     ('guard_not_armed', 'warning', 'A guarded schema is gone, or its guard came with a restored database and waits', ARRAY[40]),
     ('key_without_tenant', 'warning', 'A unique key over everybody''s rows', ARRAY[9, 10]),
     ('foreign_key_without_tenant', 'error', 'A foreign key that can point at another tenant''s row', ARRAY[12, 13, 14]),
     ('permissive_policy', 'warning', 'Another permissive policy on a protected table', ARRAY[39]),
-    ('policy_reads_setting', 'error', 'A policy believes a setting that any client can write', ARRAY[1, 2, 6]),
+    ('policy_reads_setting', 'error', 'A policy, or a function it calls, believes a setting that any client can write', ARRAY[1, 2, 6]),
     ('policy_immutable_function', 'error', 'A policy calls an IMMUTABLE function: a kept plan serves the first tenant to all', ARRAY[7]),
     ('policy_volatile_function', 'warning', 'A policy calls a VOLATILE function: no index, no pruning', ARRAY[7]),
     ('policy_subquery', 'warning', 'A policy with a sub-query: slow, and open to races', ARRAY[35]),
@@ -33,7 +33,7 @@ VALUES
     ('definer_search_path', 'error', 'A SECURITY DEFINER function without a pinned search_path', ARRAY[28, 44]),
     ('definer_bypasses_policies', 'error', 'A SECURITY DEFINER function for applications reads a protected table as somebody whom no policy binds', ARRAY[27, 28]),
     ('leakproof_function', 'warning', 'A function of yours is declared LEAKPROOF: it runs before the policies', ARRAY[17]),
-    ('bypassing_role', 'error', 'A role that uses protected tables is bound by no policy, or can become one that is not', ARRAY[27]),
+    ('bypassing_role', 'error', 'A role that uses protected tables is bound by no policy, can become one that is not, or has a right that goes round policies', ARRAY[27]),
     ('application_owns_table', 'error', 'A role with application access has the rights of a protected table''s owner', ARRAY[26, 27]),
     ('application_is_operator', 'error', 'A role with application access has the rights of a table''s operator role', ARRAY[27]),
     ('published_table', 'warning', 'A publication sends a protected table''s rows without policies', ARRAY[37]),
@@ -52,6 +52,7 @@ COMMENT ON FUNCTION tenancy.audit_rules() IS
 
 CREATE FUNCTION tenancy.exempt(object text, rule text, reason text, expires_at timestamptz DEFAULT NULL) RETURNS boolean
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+SET quote_all_identifiers = off SET standard_conforming_strings = on
 AS $$
 BEGIN
     PERFORM tenancy._require_installed();
@@ -83,6 +84,7 @@ Errors: 22023 invalid_argument for an unknown rule, an empty reason, a date in t
 
 CREATE FUNCTION tenancy.unexempt(object text, rule text) RETURNS boolean
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+SET quote_all_identifiers = off SET standard_conforming_strings = on
 AS $$
 BEGIN
     PERFORM tenancy._require_installed();
@@ -96,6 +98,7 @@ COMMENT ON FUNCTION tenancy.unexempt(text, text) IS
 
 CREATE FUNCTION tenancy._require_rule(rule text) RETURNS void
 LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp
+SET quote_all_identifiers = off SET standard_conforming_strings = on
 AS $$
 BEGIN
     IF NOT EXISTS (SELECT FROM tenancy.audit_rules() r WHERE r.rule = _require_rule.rule) THEN

@@ -4,6 +4,7 @@
 CREATE FUNCTION tenancy._audited_tables()
 RETURNS TABLE (root regclass, relation regclass, shown text, tenant_column name, org_column name, operator_role name)
 LANGUAGE plpgsql STABLE ROWS 20 SET search_path = pg_catalog, pg_temp
+SET quote_all_identifiers = off SET standard_conforming_strings = on
 AS $$
 BEGIN
     RETURN QUERY
@@ -17,6 +18,7 @@ COMMENT ON FUNCTION tenancy._audited_tables() IS 'Internal: every recorded table
 CREATE FUNCTION tenancy._audited_roots(changed oid[])
 RETURNS TABLE (relation regclass, tenant_column name, org_column name, operator_role name)
 LANGUAGE plpgsql STABLE ROWS 20 SET search_path = pg_catalog, pg_temp
+SET quote_all_identifiers = off SET standard_conforming_strings = on
 AS $$
 BEGIN
     RETURN QUERY
@@ -28,6 +30,7 @@ COMMENT ON FUNCTION tenancy._audited_roots(oid[]) IS 'Internal: the recorded tab
 
 CREATE FUNCTION tenancy._audited_schemas() RETURNS SETOF oid
 LANGUAGE plpgsql STABLE ROWS 5 SET search_path = pg_catalog, pg_temp
+SET quote_all_identifiers = off SET standard_conforming_strings = on
 AS $$
 BEGIN
     RETURN QUERY
@@ -41,12 +44,13 @@ COMMENT ON FUNCTION tenancy._audited_schemas() IS 'Internal: the schemas that ho
 CREATE FUNCTION tenancy._audit_protection(changed oid[] DEFAULT NULL)
 RETURNS TABLE (rule text, severity text, object text, finding text, remedy text)
 LANGUAGE plpgsql STABLE ROWS 20 SET search_path = pg_catalog, pg_temp
+SET quote_all_identifiers = off SET standard_conforming_strings = on
 AS $$
 BEGIN
     RETURN QUERY
         SELECT 'protected_table_gone', NULL, p.relation::text,
-               'it is recorded as protected and does not exist any more',
-               'SELECT tenancy.forget_dropped_tables();'
+               'it is recorded as protected and does not exist any more; a table made in its place, under its name, is not protected by that',
+               'SELECT tenancy.forget_dropped_tables();  -- and protect_table what was made in its place'
           FROM tenancy.protected_tables p
          WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid = p.relation);
     RETURN QUERY
@@ -58,6 +62,24 @@ BEGIN
           FROM tenancy.guarded_schemas g
           LEFT JOIN pg_catalog.pg_namespace n ON n.nspname = g.schema_name
          WHERE n.oid IS NULL OR g.database_oid <> (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = current_database());
+    -- Its policies came along with a dump or a change of hands, and the record did not.
+    RETURN QUERY
+        SELECT 'unprotected_table', NULL, tenancy._relation_name(c.oid),
+               'it has the policy tenancy_floor and is not recorded as protected: nothing watches over it',
+               format('SELECT tenancy.protect_table(%L, %L%s%s);', tenancy._relation_name(c.oid), w.tenant, ', org_column => ' || quote_literal(w.org),
+                      ', operator_role => ' || quote_literal(w.operator))
+          FROM pg_catalog.pg_policy p
+          JOIN pg_catalog.pg_class c ON c.oid = p.polrelid AND c.relkind IN ('r', 'p')
+         CROSS JOIN LATERAL (SELECT coalesce(tenancy._policy_column(c.oid, 'tenancy_floor', ''), 'tenant_id') AS tenant) f
+         CROSS JOIN LATERAL (
+                SELECT f.tenant, tenancy._policy_column(c.oid, 'tenancy_access', f.tenant) AS org,
+                       (SELECT n.rolname FROM pg_catalog.pg_policy y JOIN pg_catalog.pg_roles n ON y.polroles = ARRAY[n.oid]
+                         WHERE y.polrelid = c.oid AND y.polname = 'tenancy_operator') AS operator) w
+         WHERE p.polname = 'tenancy_floor' AND ($1 IS NULL OR c.oid = ANY ($1))
+           AND c.relnamespace <> 'tenancy'::regnamespace
+           AND NOT EXISTS (SELECT FROM tenancy._audited_tables() t WHERE t.relation = c.oid)
+           AND NOT EXISTS (SELECT FROM pg_catalog.pg_inherits i JOIN pg_catalog.pg_policy u ON u.polrelid = i.inhparent AND u.polname = 'tenancy_floor'
+                            WHERE i.inhrelid = c.oid);
     RETURN QUERY
         SELECT CASE c.relkind WHEN 'f' THEN 'foreign_table' ELSE 'unprotected_table' END, NULL, tenancy._relation_name(c.oid),
                CASE c.relkind WHEN 'f' THEN 'the server behind it knows neither identity nor policies of this one'
@@ -68,18 +90,20 @@ BEGIN
           JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
          WHERE c.relnamespace IN (SELECT * FROM tenancy._audited_schemas())
            AND c.relkind IN ('r', 'p', 'f') AND ($1 IS NULL OR c.oid = ANY ($1))
-           AND (c.relkind = 'f' OR NOT EXISTS (SELECT FROM tenancy._audited_tables() t WHERE t.relation = c.oid))
+           AND (c.relkind = 'f' OR NOT EXISTS (SELECT FROM tenancy._audited_tables() t WHERE t.relation = c.oid)
+                                   AND NOT EXISTS (SELECT FROM pg_catalog.pg_policy p WHERE p.polrelid = c.oid AND p.polname = 'tenancy_floor'))
            AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d
                             WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e');
 END;
 $$;
 COMMENT ON FUNCTION tenancy._audit_protection(oid[]) IS
-    'Internal: tables beside protected ones, or in guarded schemas, that are not protected; records and guards that no longer fit.';
+    'Internal: tables beside protected ones, in guarded schemas, or with policies of ours, that are not recorded as protected; records and guards that no longer fit.';
 
 -- Whatever protect_table would run again, somebody undid.
 CREATE FUNCTION tenancy._audit_undone(changed oid[] DEFAULT NULL)
 RETURNS TABLE (rule text, severity text, object text, finding text, remedy text)
 LANGUAGE plpgsql STABLE ROWS 20 SET search_path = pg_catalog, pg_temp
+SET quote_all_identifiers = off SET standard_conforming_strings = on
 AS $$
 BEGIN
     RETURN QUERY
@@ -121,6 +145,7 @@ COMMENT ON FUNCTION tenancy._audit_undone(oid[]) IS 'Internal: what protect_tabl
 CREATE FUNCTION tenancy._audit_keys(changed oid[] DEFAULT NULL)
 RETURNS TABLE (rule text, severity text, object text, finding text, remedy text)
 LANGUAGE plpgsql STABLE ROWS 20 SET search_path = pg_catalog, pg_temp
+SET quote_all_identifiers = off SET standard_conforming_strings = on
 AS $$
 BEGIN
     RETURN QUERY
@@ -164,6 +189,7 @@ COMMENT ON FUNCTION tenancy._audit_keys(oid[]) IS
 CREATE FUNCTION tenancy._audit_policies(changed oid[] DEFAULT NULL)
 RETURNS TABLE (rule text, severity text, object text, finding text, remedy text)
 LANGUAGE plpgsql STABLE ROWS 20 SET search_path = pg_catalog, pg_temp
+SET quote_all_identifiers = off SET standard_conforming_strings = on
 AS $$
 BEGIN
     RETURN QUERY
@@ -184,16 +210,25 @@ BEGIN
                    concat_ws(' ', pg_get_expr(p.polqual, p.polrelid), pg_get_expr(p.polwithcheck, p.polrelid)) AS expression
               FROM pg_catalog.pg_policy p JOIN pg_catalog.pg_class c ON c.oid = p.polrelid
              WHERE c.relnamespace IN (SELECT * FROM tenancy._audited_schemas()) AND ($1 IS NULL OR c.oid = ANY ($1))
+        ), settings AS (
+            SELECT format(':funcid (%s|%s) ', 'current_setting(text)'::regprocedure::oid, 'current_setting(text,boolean)'::regprocedure::oid) AS called
         ), functions AS (
             SELECT DISTINCT p.oid, f.oid::regprocedure::text AS signature, f.provolatile, f.oid >= 16384 AS own,
                    -- A pure function of a column may well be IMMUTABLE; one that asks who is asking may not.
-                   f.oid >= 16384 AND (f.pronargs = 0 OR f.prosrc ~* 'tenancy\.|current_setting|current_user|session_user') AS asks
+                   f.oid >= 16384 AND (f.pronargs = 0 OR f.prosrc ~* 'tenancy\.|current_setting|current_user|session_user') AS asks,
+                   f.oid >= 16384 AND f.pronamespace <> 'tenancy'::regnamespace
+                   AND (regexp_replace(f.prosrc, '--[^\n]*|/\*.*?\*/', ' ', 'g') ~* '\m(current_setting|pg_settings|pg_show_all_settings)\M'
+                        OR f.prosqlbody::text ~ s.called) AS reads_setting
               FROM policies p
-             CROSS JOIN LATERAL regexp_matches(p.tree, ':funcid (\d+) ', 'g') AS m(found)
+             CROSS JOIN settings s
+             CROSS JOIN LATERAL regexp_matches(p.tree, ':(?:op)?funcid (\d+) ', 'g') AS m(found)
               JOIN pg_catalog.pg_proc f ON f.oid = m.found[1]::oid
         ), problems AS (
             SELECT p.*, NULL AS signature, 'policy_reads_setting' AS rule, 'it calls current_setting, which any client can set' AS finding
-              FROM policies p WHERE p.tree ~ format(':funcid (%s|%s) ', 'current_setting(text)'::regprocedure::oid, 'current_setting(text,boolean)'::regprocedure::oid)
+              FROM policies p CROSS JOIN settings s WHERE p.tree ~ s.called
+            UNION ALL
+            SELECT p.*, NULL, 'policy_reads_setting', format('it calls %s, which reads settings, and any client can set them', f.signature)
+              FROM policies p JOIN functions f USING (oid) WHERE f.reads_setting
             UNION ALL
             SELECT p.*, f.signature, 'policy_immutable_function', format('it calls %s, which is IMMUTABLE: plans keep its first answer', f.signature)
               FROM policies p JOIN functions f USING (oid) WHERE f.provolatile = 'i' AND f.asks
@@ -218,6 +253,7 @@ COMMENT ON FUNCTION tenancy._audit_policies(oid[]) IS
 -- policy was for, its author puts back beside it.
 CREATE FUNCTION tenancy._policy_remedy(policy oid, function_called text) RETURNS text
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+SET quote_all_identifiers = off SET standard_conforming_strings = on
 AS $$
 DECLARE
     found record;

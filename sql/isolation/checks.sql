@@ -2,6 +2,7 @@
 
 CREATE FUNCTION tenancy._check_protectable(relation regclass) RETURNS void
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+SET quote_all_identifiers = off SET standard_conforming_strings = on
 AS $$
 DECLARE
     rel   pg_catalog.pg_class;
@@ -81,6 +82,7 @@ COMMENT ON FUNCTION tenancy._check_protectable(regclass) IS
 -- The tenant column, where it exists, must compare exactly and come from an INSERT.
 CREATE FUNCTION tenancy._check_isolation_column(relation regclass, column_name name, kind text) RETURNS void
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+SET quote_all_identifiers = off SET standard_conforming_strings = on
 AS $$
 DECLARE
     col   record;
@@ -130,6 +132,7 @@ COMMENT ON FUNCTION tenancy._check_isolation_column(regclass, name, text) IS
 -- A floor binds a role that has the privileges of any role the floor is TO: an operator must have none of them.
 CREATE FUNCTION tenancy._check_operator_role(relation regclass, operator_role name) RETURNS void
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+SET quote_all_identifiers = off SET standard_conforming_strings = on
 AS $$
 DECLARE
     bound name;
@@ -145,6 +148,10 @@ BEGIN
             format('%s is granted to PUBLIC, and so to the operator role as well', tenancy._relation_name($1)),
             format('REVOKE ALL ON %s FROM PUBLIC; and grant it to the roles that need it.', tenancy._relation_name($1)));
     END IF;
+    IF tenancy._isolation_roles($1, $2) IS NULL THEN
+        PERFORM tenancy._raise('22023', 'nobody_to_bind', format('besides %I there is no role that a floor could bind', $2),
+            'Name an operator role of its own: one that neither owns the table nor has pg_read_all_data and pg_write_all_data.');
+    END IF;
     SELECT r.role INTO bound
       FROM unnest(tenancy._isolation_roles($1, $2)) AS r(role)
      WHERE pg_has_role($2, r.role, 'USAGE')
@@ -155,14 +162,23 @@ BEGIN
             format('operator role %I has the privileges of %I, whom the tenant floor binds', $2, bound),
             format('REVOKE %I FROM %I, or name a role of its own.', bound, $2));
     END IF;
+    -- Services and operators have application access too; whoever has that alone acts for one tenant.
+    IF has_function_privilege($2, 'tenancy.authenticate(text)', 'EXECUTE')
+       AND NOT has_function_privilege($2, 'tenancy.act_as(text,text,text,text,text)', 'EXECUTE')
+       AND NOT has_function_privilege($2, 'tenancy.audit_isolation()', 'EXECUTE') THEN
+        PERFORM tenancy._raise('22023', 'operator_is_application',
+            format('role %I has application access, and as operator role it would see every tenant''s rows', $2),
+            'Name a role that no application connects as, or give it service or operator access: SELECT tenancy.grant_access(role, ''operator'').');
+    END IF;
 END;
 $$;
 COMMENT ON FUNCTION tenancy._check_operator_role(regclass, name) IS
-    'Internal: refuses (22023) an operator role that does not exist or that the tenant floor would bind anyway.';
+    'Internal: refuses (22023) an operator role that does not exist, that the tenant floor would bind anyway, or that is an application''s.';
 
 -- Rows as they are, not as policies show them. The owner may lift FORCE; the exception takes that back.
 CREATE FUNCTION tenancy._count_rows(relation regclass, condition text) RETURNS bigint
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+SET quote_all_identifiers = off SET standard_conforming_strings = on
 AS $$
 DECLARE
     counted bigint;
@@ -187,14 +203,17 @@ COMMENT ON FUNCTION tenancy._count_rows(regclass, text) IS
 -- A default taken from whoever is authenticated cannot say to whom the rows of yesterday belong.
 CREATE FUNCTION tenancy._check_rows_have_tenant(relation regclass, tenant_column name) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+SET quote_all_identifiers = off SET standard_conforming_strings = on
 AS $$
 DECLARE
     present boolean;
     rows    bigint;
     shown   text := tenancy._relation_name($1);
 BEGIN
-    IF EXISTS (SELECT FROM pg_catalog.pg_attribute a
-                WHERE a.attrelid = $1 AND a.attname = $2 AND a.attnotnull AND NOT a.attisdropped) THEN
+    -- A child may take NULLs under a parent that takes none.
+    IF (SELECT bool_and(coalesce(a.attnotnull, false))
+          FROM tenancy._isolation_tree($1) t
+          LEFT JOIN pg_catalog.pg_attribute a ON a.attrelid = t.relation AND a.attname = $2 AND NOT a.attisdropped) THEN
         RETURN;
     END IF;
     present := EXISTS (SELECT FROM pg_catalog.pg_attribute a
@@ -217,6 +236,7 @@ CREATE FUNCTION tenancy._protection_target(
     INOUT relation regclass, INOUT tenant_column name, INOUT org_column name,
     INOUT operator_role name, INOUT composite_keys boolean)
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+SET quote_all_identifiers = off SET standard_conforming_strings = on
 AS $$
 DECLARE
     known record;

@@ -11,6 +11,7 @@ COMMENT ON FUNCTION tenancy.channel(text) IS
 -- policies. The text of the statements is made here; the caller runs them with its own rights.
 CREATE FUNCTION tenancy._staging(table_name regclass, columns text[], OUT staging text, OUT definition text, OUT list text)
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+SET quote_all_identifiers = off SET standard_conforming_strings = on
 AS $$
 DECLARE
     target  pg_catalog.pg_class;
@@ -51,6 +52,7 @@ COMMENT ON FUNCTION tenancy._staging(regclass, text[]) IS
 
 CREATE FUNCTION tenancy.begin_copy(table_name regclass, columns text[] DEFAULT NULL) RETURNS text
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+SET quote_all_identifiers = off SET standard_conforming_strings = on
 AS $$
 DECLARE
     made record;
@@ -67,6 +69,7 @@ Errors: PT401 not_authenticated; 22023 invalid_argument, unknown_column, column_
 
 CREATE FUNCTION tenancy.end_copy(table_name regclass) RETURNS bigint
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+SET quote_all_identifiers = off SET standard_conforming_strings = on
 AS $$
 DECLARE
     staged record;
@@ -85,6 +88,7 @@ Errors: 22023 not_begun; 42501 for a row of another tenant; the constraint's own
 
 CREATE FUNCTION tenancy._staged(table_name regclass, OUT staging text, OUT statement text)
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+SET quote_all_identifiers = off SET standard_conforming_strings = on
 AS $$
 DECLARE
     list text;

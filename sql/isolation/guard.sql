@@ -5,6 +5,7 @@
 
 CREATE FUNCTION tenancy.guard_schema(schema name, mode text, tenant_column name DEFAULT 'tenant_id') RETURNS text
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+SET quote_all_identifiers = off SET standard_conforming_strings = on
 AS $$
 DECLARE
     before text;
@@ -47,6 +48,7 @@ Errors: 22023 invalid_argument, unknown_schema, own_schema. Refused transactions
 
 CREATE FUNCTION tenancy.unguard_schema(schema name) RETURNS boolean
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+SET quote_all_identifiers = off SET standard_conforming_strings = on
 AS $$
 BEGIN
     PERFORM tenancy._require_installed();
@@ -60,6 +62,7 @@ COMMENT ON FUNCTION tenancy.unguard_schema(name) IS
 -- The strictest guard that a relation falls under: of its schema, of those it is a part of, of the tables a view reads.
 CREATE FUNCTION tenancy._guard_of(relation oid, OUT mode text, OUT tenant_column name)
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+SET quote_all_identifiers = off SET standard_conforming_strings = on
 AS $$
 BEGIN
     WITH RECURSIVE concerned(oid) AS (
@@ -92,6 +95,7 @@ COMMENT ON FUNCTION tenancy._guard_of(oid) IS 'Internal: the guard a relation fa
 -- to one database, and comes along to another only once all that was protected stands there and nothing else is open.
 CREATE FUNCTION tenancy._arm_guards() RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+SET quote_all_identifiers = off SET standard_conforming_strings = on
 AS $$
 DECLARE
     here oid := (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = current_database());
@@ -109,6 +113,7 @@ COMMENT ON FUNCTION tenancy._arm_guards() IS
 
 CREATE FUNCTION tenancy._guard_changed(relation oid) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+SET quote_all_identifiers = off SET standard_conforming_strings = on
 AS $$
 DECLARE
     guard record;
@@ -130,6 +135,7 @@ COMMENT ON FUNCTION tenancy._guard_changed(oid) IS 'Internal: notes a changed re
 
 CREATE FUNCTION tenancy._guard_protect(relation regclass, tenant_column name) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+SET quote_all_identifiers = off SET standard_conforming_strings = on
 AS $$
 DECLARE
     known record;
@@ -158,6 +164,7 @@ COMMENT ON FUNCTION tenancy._guard_protect(regclass, name) IS 'Internal: protect
 
 CREATE FUNCTION tenancy._guard_ddl() RETURNS event_trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+SET quote_all_identifiers = off SET standard_conforming_strings = on
 AS $$
 DECLARE
     changed oid;
@@ -188,6 +195,7 @@ COMMENT ON FUNCTION tenancy._guard_ddl() IS 'Internal: the event trigger behind 
 
 CREATE FUNCTION tenancy._guard_drop() RETURNS event_trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+SET quote_all_identifiers = off SET standard_conforming_strings = on
 AS $$
 DECLARE
     changed oid;
@@ -213,6 +221,7 @@ COMMENT ON FUNCTION tenancy._guard_drop() IS 'Internal: the same for policies th
 
 CREATE FUNCTION tenancy._guard_at_commit() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+SET quote_all_identifiers = off SET standard_conforming_strings = on
 AS $$
 DECLARE
     changed   oid[];

@@ -6,6 +6,7 @@
 -- The column that says whose a row is: as recorded, else (a table not protected yet) one of that name and type.
 CREATE FUNCTION tenancy._tenant_column_of(relation regclass, like_column name, like_type oid) RETURNS name
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+SET quote_all_identifiers = off SET standard_conforming_strings = on
 AS $$
 BEGIN
     RETURN (
@@ -21,6 +22,7 @@ COMMENT ON FUNCTION tenancy._tenant_column_of(regclass, name, oid) IS
 CREATE FUNCTION tenancy._unscoped_keys(root regclass, tenant_column name)
 RETURNS TABLE (relation regclass, index_oid oid, constraint_oid oid, key_name name, kind text, definition text, rewritable boolean)
 LANGUAGE plpgsql STABLE ROWS 5 SET search_path = pg_catalog, pg_temp
+SET quote_all_identifiers = off SET standard_conforming_strings = on
 AS $$
 BEGIN
     RETURN QUERY
@@ -53,6 +55,7 @@ RETURNS TABLE (
     constraint_oid oid, key_name name, child regclass, parent regclass,
     child_tenant name, parent_tenant name, parent_is_ours boolean, problem text)
 LANGUAGE plpgsql STABLE ROWS 5 SET search_path = pg_catalog, pg_temp
+SET quote_all_identifiers = off SET standard_conforming_strings = on
 AS $$
 BEGIN
     RETURN QUERY
@@ -99,6 +102,7 @@ COMMENT ON FUNCTION tenancy._unscoped_foreign_keys(regclass, name) IS
 -- The same foreign key with the tenant in front; ON DELETE SET NULL names its columns, or it would clear the tenant too.
 CREATE FUNCTION tenancy._tenant_foreign_key(constraint_oid oid, child_tenant name, parent_tenant name) RETURNS text
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+SET quote_all_identifiers = off SET standard_conforming_strings = on
 AS $$
     WITH k AS (
         SELECT c.*, to_jsonb(c) -> 'confdelsetcols' AS set_columns
@@ -132,6 +136,7 @@ COMMENT ON FUNCTION tenancy._tenant_foreign_key(oid, name, name) IS
 CREATE FUNCTION tenancy._tenant_key(relation regclass, key_name name, index_oid oid, constraint_oid oid, definition text, tenant_column name)
 RETURNS text[]
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+SET quote_all_identifiers = off SET standard_conforming_strings = on
 AS $$
     SELECT CASE
         WHEN $4 IS NOT NULL THEN ARRAY[
@@ -154,6 +159,7 @@ COMMENT ON FUNCTION tenancy._tenant_key(regclass, name, oid, oid, text, name) IS
 -- What stands behind the bracket in the definition of a unique index.
 CREATE FUNCTION tenancy._key_columns(index_oid oid) RETURNS text
 LANGUAGE sql STABLE STRICT SET search_path = pg_catalog, pg_temp
+SET quote_all_identifiers = off SET standard_conforming_strings = on
 AS $$
     SELECT CASE WHEN starts_with(d.definition, d.start) THEN substr(d.definition, length(d.start) + 1) END
       FROM pg_catalog.pg_index i
@@ -169,6 +175,7 @@ COMMENT ON FUNCTION tenancy._key_columns(oid) IS
 
 CREATE FUNCTION tenancy._tenant_index(index_oid oid, new_name name, tenant_column name, concurrently boolean) RETURNS text
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+SET quote_all_identifiers = off SET standard_conforming_strings = on
 AS $$
     SELECT format('CREATE UNIQUE INDEX %s%I ON %s USING btree (%I, ', CASE WHEN $4 THEN 'CONCURRENTLY ' ELSE '' END, $2,
                   tenancy._relation_name(i.indrelid), $3)
@@ -187,6 +194,7 @@ COMMENT ON FUNCTION tenancy._tenant_index(oid, name, name, boolean) IS
 -- The replica identity is the one that hurts: without it a published table refuses UPDATE and DELETE.
 CREATE FUNCTION tenancy._key_attachments(index_oid oid, new_name name) RETURNS text[]
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+SET quote_all_identifiers = off SET standard_conforming_strings = on
 AS $$
     SELECT array_remove(ARRAY[
             CASE WHEN i.indisreplident THEN format('ALTER TABLE %s REPLICA IDENTITY USING INDEX %I', n.shown, $2) END,
@@ -207,6 +215,7 @@ COMMENT ON FUNCTION tenancy._key_attachments(oid, name) IS
 CREATE FUNCTION tenancy._key_statements(root regclass, tenant_column name)
 RETURNS TABLE (step text, relation regclass, statement text)
 LANGUAGE plpgsql STABLE ROWS 5 SET search_path = pg_catalog, pg_temp
+SET quote_all_identifiers = off SET standard_conforming_strings = on
 AS $$
 BEGIN
     RETURN QUERY
@@ -231,6 +240,7 @@ COMMENT ON FUNCTION tenancy._key_statements(regclass, name) IS
 -- A foreign key that cannot be rewritten and needs a key that is about to change: say what to do first.
 CREATE FUNCTION tenancy._check_composite_keys(root regclass, tenant_column name) RETURNS void
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+SET quote_all_identifiers = off SET standard_conforming_strings = on
 AS $$
 DECLARE
     foreign_key record;
@@ -280,6 +290,7 @@ COMMENT ON FUNCTION tenancy._check_composite_keys(regclass, name) IS
 
 CREATE FUNCTION tenancy._report_keys(root regclass, tenant_column name) RETURNS void
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+SET quote_all_identifiers = off SET standard_conforming_strings = on
 AS $$
 DECLARE
     found record;

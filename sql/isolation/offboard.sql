@@ -6,6 +6,7 @@
 CREATE FUNCTION tenancy._tenant_tables(with_own boolean)
 RETURNS TABLE (place integer, root regclass, relation regclass, condition text)
 LANGUAGE plpgsql STABLE ROWS 50 SET search_path = pg_catalog, pg_temp
+SET quote_all_identifiers = off SET standard_conforming_strings = on
 AS $$
 DECLARE
     roots   oid[];
@@ -60,6 +61,7 @@ COMMENT ON FUNCTION tenancy._tenant_tables(boolean) IS
 
 CREATE FUNCTION tenancy._has_pool(relation oid) RETURNS boolean
 LANGUAGE sql STABLE STRICT SET search_path = pg_catalog, pg_temp
+SET quote_all_identifiers = off SET standard_conforming_strings = on
 AS $$
     SELECT EXISTS (SELECT FROM pg_catalog.pg_class c
                      JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attname = 'pool_id' AND a.attnotnull
@@ -70,6 +72,7 @@ COMMENT ON FUNCTION tenancy._has_pool(oid) IS 'Internal: whether a table of ours
 -- A tenant whose id is no uuid or bigint has no rows in a table keyed by one.
 CREATE FUNCTION tenancy._condition_applies(condition text, tenant_id text) RETURNS boolean
 LANGUAGE sql IMMUTABLE STRICT SET search_path = pg_catalog, pg_temp
+SET quote_all_identifiers = off SET standard_conforming_strings = on
 AS $$
     SELECT CASE WHEN $1 LIKE '%::uuid' THEN $2 ~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$'
                 WHEN $1 LIKE '%::bigint' THEN $2 ~ '^(0|-?[1-9][0-9]{0,18})$' AND $2::numeric BETWEEN -9223372036854775808 AND 9223372036854775807
@@ -86,6 +89,7 @@ COMMENT ON FUNCTION tenancy._rows_as_owner(oid, text, text) IS
 -- The same lines whatever the session prints like: days before months, fewer digits, another zone.
 CREATE FUNCTION tenancy.export_tenant(tenant_id text) RETURNS SETOF text
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+SET quote_all_identifiers = off SET standard_conforming_strings = on
 SET DateStyle = ISO SET IntervalStyle = postgres SET TimeZone = 'UTC' SET bytea_output = hex SET extra_float_digits = 1
 AS $$
 DECLARE
@@ -114,6 +118,7 @@ Errors: 22023 invalid_argument.$$;
 
 CREATE FUNCTION tenancy.suspend_tenant(tenant_id text, reason text DEFAULT NULL) RETURNS boolean
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+SET quote_all_identifiers = off SET standard_conforming_strings = on
 AS $$
 DECLARE
     changed boolean := tenancy.set_tenant_status(suspend_tenant.tenant_id, 'suspended');
@@ -131,6 +136,7 @@ Errors: PT404 tenant_not_found; 22023 invalid_argument.$$;
 -- What somebody would lose. Other domains add a function _obligations_… of their own; this one knows none of them.
 CREATE FUNCTION tenancy._tenant_obligations(tenant_id text) RETURNS jsonb
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+SET quote_all_identifiers = off SET standard_conforming_strings = on
 AS $$
 DECLARE
     asked text;
@@ -152,6 +158,7 @@ COMMENT ON FUNCTION tenancy._tenant_obligations(text) IS
 
 CREATE FUNCTION tenancy._begin_deletion(tenant_id text, force boolean) RETURNS uuid
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+SET quote_all_identifiers = off SET standard_conforming_strings = on
 AS $$
 DECLARE
     deletion uuid;
@@ -186,6 +193,7 @@ COMMENT ON FUNCTION tenancy._begin_deletion(text, boolean) IS
 
 CREATE FUNCTION tenancy._delete_batch(tenant_id text, deletion uuid, batch_size integer) RETURNS jsonb
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+SET quote_all_identifiers = off SET standard_conforming_strings = on
 AS $$
 DECLARE
     held    record;
@@ -232,6 +240,7 @@ COMMENT ON FUNCTION tenancy._delete_batch(text, uuid, integer) IS
 
 CREATE FUNCTION tenancy._delete_rows(relation regclass, condition text, tenant_id text, budget bigint) RETURNS bigint
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+SET quote_all_identifiers = off SET standard_conforming_strings = on
 AS $$
 BEGIN
     RETURN tenancy._execute_as_owner($1, format('DELETE FROM ONLY %1$s WHERE ctid = ANY (ARRAY(SELECT x.ctid FROM ONLY %1$s x WHERE %2$s LIMIT %3$s))',

@@ -6,6 +6,7 @@
 CREATE FUNCTION tenancy._progress_of(table_name regclass)
 RETURNS TABLE (part regclass, next_block bigint, last_block bigint, rows_filled bigint, sweep_filled bigint, swept boolean)
 LANGUAGE plpgsql STABLE SECURITY DEFINER ROWS 1 SET search_path = pg_catalog, pg_temp
+SET quote_all_identifiers = off SET standard_conforming_strings = on
 AS $$
 BEGIN
     PERFORM tenancy._require_installed();
@@ -22,6 +23,7 @@ CREATE FUNCTION tenancy._note_progress(
     part regclass DEFAULT NULL, next_block bigint DEFAULT 0, last_block bigint DEFAULT NULL,
     filled bigint DEFAULT 0, sweep_filled bigint DEFAULT 0, swept boolean DEFAULT false) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+SET quote_all_identifiers = off SET standard_conforming_strings = on
 AS $$
 BEGIN
     PERFORM tenancy._require_installed();
@@ -56,6 +58,7 @@ COMMENT ON FUNCTION tenancy._note_progress(regclass, text, text, regclass, bigin
 CREATE FUNCTION tenancy._backfill_batch(
     root regclass, tenant_column name, expression text, batch_size integer) RETURNS text
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+SET quote_all_identifiers = off SET standard_conforming_strings = on
 AS $$
 DECLARE
     at      record;
@@ -101,6 +104,7 @@ COMMENT ON FUNCTION tenancy._backfill_batch(regclass, name, text, integer) IS
 -- A sweep goes through every part. Before each: is there anything left, and can it be filled at all?
 CREATE FUNCTION tenancy._begin_sweep(root regclass, tenant_column name, expression text, last_filled bigint) RETURNS text
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+SET quote_all_identifiers = off SET standard_conforming_strings = on
 AS $$
 DECLARE
     left_over boolean;
@@ -145,6 +149,7 @@ CREATE FUNCTION tenancy._online_step(
     table_name regclass, tenant_column name, org_column name, composite_keys boolean, operator_role name,
     expression text, batch_size integer, lock_timeout interval, attempts integer) RETURNS text
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+SET quote_all_identifiers = off SET standard_conforming_strings = on
 AS $$
 DECLARE
     planned record;
@@ -192,6 +197,7 @@ COMMENT ON FUNCTION tenancy._online_step(regclass, name, name, boolean, name, te
 
 CREATE FUNCTION tenancy._online_execute(table_name regclass, step text, statement text) RETURNS text
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+SET quote_all_identifiers = off SET standard_conforming_strings = on
 AS $$
 BEGIN
     BEGIN
@@ -274,6 +280,7 @@ Errors: as protect_table; 55P03 lock_not_available; 0A000 row_security_active; 2
 CREATE FUNCTION tenancy._online_arguments(
     table_name regclass, org_column name, operator_role name, batch_size integer, lock_timeout interval) RETURNS text[]
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+SET quote_all_identifiers = off SET standard_conforming_strings = on
 AS $$
 DECLARE
     known record;

@@ -21,6 +21,7 @@ COMMENT ON FUNCTION tenancy._replacement_name(name) IS
 -- Found by what it is, whatever its name; one that a constraint owns is not free.
 CREATE FUNCTION tenancy._replacement_index(index_oid oid, tenant_column name, OUT name name, OUT valid boolean)
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+SET quote_all_identifiers = off SET standard_conforming_strings = on
 AS $$
     SELECT c.relname, i.indisvalid
       FROM pg_catalog.pg_index old
@@ -39,6 +40,7 @@ COMMENT ON FUNCTION tenancy._replacement_index(oid, name) IS
 CREATE FUNCTION tenancy._backfill_expression(
     root regclass, backfill text, mapping_table regclass, mapping_key name, mapping_tenant name) RETURNS text
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+SET quote_all_identifiers = off SET standard_conforming_strings = on
 AS $$
 DECLARE
     missing record;
@@ -81,6 +83,7 @@ CREATE FUNCTION tenancy.protection_plan(
     mapping_tenant name     DEFAULT 'tenant_id')
 RETURNS TABLE (step text, statement text, locks text, online boolean)
 LANGUAGE plpgsql STABLE ROWS 10 SET search_path = pg_catalog, pg_temp
+SET quote_all_identifiers = off SET standard_conforming_strings = on
 AS $$
 DECLARE
     target record;
@@ -110,13 +113,17 @@ Errors: as protect_table.$$;
 CREATE FUNCTION tenancy._row_plan(root regclass, tenant_column name, expression text)
 RETURNS TABLE (step text, statement text, locks text, online boolean)
 LANGUAGE plpgsql STABLE ROWS 10 SET search_path = pg_catalog, pg_temp
+SET quote_all_identifiers = off SET standard_conforming_strings = on
 AS $$
 DECLARE
     shown  text := tenancy._relation_name($1);
     filled boolean;
     col    record;
 BEGIN
-    SELECT a.attnotnull, k.convalidated INTO col
+    -- A child may take NULLs under a parent that takes none.
+    SELECT (SELECT bool_and(n.attnotnull) FROM tenancy._isolation_tree($1) t
+              JOIN pg_catalog.pg_attribute n ON n.attrelid = t.relation AND n.attname = $2 AND NOT n.attisdropped) AS attnotnull,
+           k.convalidated INTO col
       FROM pg_catalog.pg_attribute a
       LEFT JOIN pg_catalog.pg_constraint k ON k.conrelid = a.attrelid AND k.conname = tenancy._required_check()
      WHERE a.attrelid = $1 AND a.attname = $2 AND NOT a.attisdropped;
@@ -134,8 +141,8 @@ BEGIN
                              'SHARE UPDATE EXCLUSIVE, for one scan', true);
     END IF;
     IF NOT coalesce(col.attnotnull, false) THEN
-        RETURN QUERY VALUES ('not_null', format('ALTER TABLE %s ALTER COLUMN %I SET NOT NULL', shown, $2),
-                             'ACCESS EXCLUSIVE, for a moment: the validated check spares the scan', true);
+        RETURN QUERY SELECT c.step, c.statement, 'ACCESS EXCLUSIVE, for a moment: the validated check spares the scan', true
+                       FROM tenancy._column_statements($1, $2) c WHERE c.step = 'not_null';
     END IF;
     IF NOT filled OR col.convalidated IS NOT NULL THEN
         RETURN QUERY VALUES ('drop_check', format('ALTER TABLE %s DROP CONSTRAINT %I', shown, tenancy._required_check()),
@@ -150,6 +157,7 @@ COMMENT ON FUNCTION tenancy._row_plan(regclass, name, text) IS
 CREATE FUNCTION tenancy._index_plan(root regclass, tenant_column name, composite_keys boolean)
 RETURNS TABLE (step text, statement text, locks text, online boolean)
 LANGUAGE plpgsql STABLE ROWS 10 SET search_path = pg_catalog, pg_temp
+SET quote_all_identifiers = off SET standard_conforming_strings = on
 AS $$
 DECLARE
     wanted record;
@@ -187,6 +195,7 @@ COMMENT ON FUNCTION tenancy._index_plan(regclass, name, boolean) IS
 CREATE FUNCTION tenancy._key_plan(root regclass, tenant_column name)
 RETURNS TABLE (step text, statement text, locks text, online boolean)
 LANGUAGE plpgsql STABLE ROWS 5 SET search_path = pg_catalog, pg_temp
+SET quote_all_identifiers = off SET standard_conforming_strings = on
 AS $$
 DECLARE
     key         record;

@@ -4,6 +4,7 @@ CREATE FUNCTION tenancy._protection_statements(
     root regclass, tenant_column name, org_column name, operator_role name, composite_keys boolean)
 RETURNS TABLE (step text, relation regclass, statement text)
 LANGUAGE plpgsql STABLE ROWS 5 SET search_path = pg_catalog, pg_temp
+SET quote_all_identifiers = off SET standard_conforming_strings = on
 AS $$
 BEGIN
     RETURN QUERY SELECT c.* FROM tenancy._column_statements($1, $2) c;
@@ -22,6 +23,7 @@ COMMENT ON FUNCTION tenancy._protection_statements(regclass, name, name, name, b
 CREATE FUNCTION tenancy._column_statements(root regclass, tenant_column name)
 RETURNS TABLE (step text, relation regclass, statement text)
 LANGUAGE plpgsql STABLE ROWS 5 SET search_path = pg_catalog, pg_temp
+SET quote_all_identifiers = off SET standard_conforming_strings = on
 AS $$
 DECLARE
     accessor text := tenancy._isolation_accessor($1, $2, 'tenant');
@@ -64,6 +66,7 @@ COMMENT ON FUNCTION tenancy._column_statements(regclass, name) IS
 -- tenant keeps them from a scan of everybody's rows.
 CREATE FUNCTION tenancy._leads_with(relation regclass, tenant_column name) RETURNS boolean
 LANGUAGE plpgsql STABLE STRICT SET search_path = pg_catalog, pg_temp
+SET quote_all_identifiers = off SET standard_conforming_strings = on
 AS $$
 BEGIN
     RETURN (
@@ -82,6 +85,7 @@ COMMENT ON FUNCTION tenancy._leads_with(regclass, name) IS
 CREATE FUNCTION tenancy._index_statements(root regclass, tenant_column name, composite_keys boolean)
 RETURNS TABLE (step text, relation regclass, statement text)
 LANGUAGE plpgsql STABLE ROWS 5 SET search_path = pg_catalog, pg_temp
+SET quote_all_identifiers = off SET standard_conforming_strings = on
 AS $$
 BEGIN
     RETURN QUERY
@@ -113,6 +117,7 @@ CREATE FUNCTION tenancy._policy_statements(
     root regclass, tenant_column name, org_column name, operator_role name)
 RETURNS TABLE (step text, relation regclass, statement text)
 LANGUAGE plpgsql STABLE ROWS 5 SET search_path = pg_catalog, pg_temp
+SET quote_all_identifiers = off SET standard_conforming_strings = on
 AS $$
 DECLARE
     rel    record;
@@ -171,6 +176,7 @@ COMMENT ON FUNCTION tenancy._policy_statements(regclass, name, name, name) IS
 CREATE FUNCTION tenancy._revoke_statements(root regclass, operator_role name)
 RETURNS TABLE (step text, relation regclass, statement text)
 LANGUAGE plpgsql STABLE ROWS 5 SET search_path = pg_catalog, pg_temp
+SET quote_all_identifiers = off SET standard_conforming_strings = on
 AS $$
 BEGIN
     RETURN QUERY

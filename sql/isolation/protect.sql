@@ -9,6 +9,7 @@ CREATE FUNCTION tenancy.protect_table(
     dry_run        boolean DEFAULT false)
 RETURNS SETOF text
 LANGUAGE plpgsql ROWS 10 SET search_path = pg_catalog, pg_temp
+SET quote_all_identifiers = off SET standard_conforming_strings = on
 AS $$
 DECLARE
     planned record;
@@ -47,12 +48,13 @@ END;
 $$;
 COMMENT ON FUNCTION tenancy.protect_table(regclass, name, name, boolean, name, boolean) IS
 $$Isolates a table by tenant: adds what is missing of the tenant column (text, uuid or bigint), its default from the identity, NOT NULL, an index that leads with it, row-level security enabled and forced, a restrictive tenant floor and a permissive access policy; takes TRUNCATE, REFERENCES and TRIGGER from every role but the owner. With composite_keys the tenant also leads every unique key and foreign key, from and to the table; without, those that lack it are named in a NOTICE. Partitions and children follow. Returns the statements it ran, or with dry_run would run; none the second time. The caller must own the table.
-Errors: 42501 not the owner; 42809 not a table; 0A000 a foreign, temporary or extension's table; 22023 a column that does not fit, an operator role that the floor would bind, rows without a tenant (with their number), a foreign key that cannot carry the tenant yet.
+Errors: 42501 not the owner; 42809 not a table; 0A000 a foreign, temporary or extension's table; 22023 a column that does not fit, an operator role that the floor would bind or that is an application's, rows without a tenant (with their number), a foreign key that cannot carry the tenant yet.
 Source: isolation.md, 9, 15, 23, 25, 26, 39, 41.$$;
 
 -- What the caller should know and no statement shows.
 CREATE FUNCTION tenancy._report_protection(relation regclass, tenant_column name, operator_role name) RETURNS void
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+SET quote_all_identifiers = off SET standard_conforming_strings = on
 AS $$
 DECLARE
     shown    text := tenancy._relation_name($1);
@@ -66,7 +68,9 @@ BEGIN
          ORDER BY p.polname
     LOOP
         RAISE NOTICE '% also has the policy %, which %', shown, quote_ident(other.polname),
-            CASE WHEN other.polpermissive THEN 'can widen access inside a tenant, never across tenants'
+            CASE WHEN other.polpermissive AND $3 IS NOT NULL
+                 THEN 'can widen access inside a tenant, and across tenants for roles that the floor does not name'
+                 WHEN other.polpermissive THEN 'can widen access inside a tenant, never across tenants'
                  ELSE 'narrows access further' END;
     END LOOP;
     SELECT string_agg(r.role_name, ', ' ORDER BY r.role_name) FILTER (WHERE r.outcome = 'reaches') AS reaching,
@@ -97,6 +101,7 @@ COMMENT ON FUNCTION tenancy._report_protection(regclass, name, name) IS
 CREATE FUNCTION tenancy._isolation_reach(relation regclass, accessor text)
 RETURNS TABLE (role_name text, outcome text)
 LANGUAGE sql STABLE STRICT ROWS 10 SET search_path = pg_catalog, pg_temp
+SET quote_all_identifiers = off SET standard_conforming_strings = on
 AS $$
     WITH candidates AS (
         SELECT g.grantee AS role FROM tenancy._isolation_grants($1) g
@@ -127,6 +132,7 @@ COMMENT ON FUNCTION tenancy._isolation_reach(regclass, text) IS
 
 CREATE FUNCTION tenancy.unprotect_table(table_name regclass) RETURNS boolean
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+SET quote_all_identifiers = off SET standard_conforming_strings = on
 AS $$
 DECLARE
     known  record;

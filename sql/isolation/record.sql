@@ -6,6 +6,7 @@
 CREATE FUNCTION tenancy._protections(root regclass DEFAULT NULL)
 RETURNS TABLE (relation regclass, tenant_column name, org_column name, operator_role name)
 LANGUAGE plpgsql STABLE ROWS 20 SET search_path = pg_catalog, pg_temp
+SET quote_all_identifiers = off SET standard_conforming_strings = on
 AS $$
 BEGIN
     RETURN QUERY
@@ -33,6 +34,7 @@ COMMENT ON FUNCTION tenancy._protections(regclass) IS
 
 CREATE FUNCTION tenancy._policy_column(relation oid, policy name, other_than name) RETURNS name
 LANGUAGE plpgsql STABLE STRICT SET search_path = pg_catalog, pg_temp
+SET quote_all_identifiers = off SET standard_conforming_strings = on
 AS $$
 BEGIN
     RETURN (
@@ -51,6 +53,7 @@ COMMENT ON FUNCTION tenancy._policy_column(oid, name, name) IS
 CREATE FUNCTION tenancy._protection_of(table_name regclass)
 RETURNS TABLE (tenant_column name, org_column name, operator_role name)
 LANGUAGE plpgsql STABLE SECURITY DEFINER ROWS 1 SET search_path = pg_catalog, pg_temp
+SET quote_all_identifiers = off SET standard_conforming_strings = on
 AS $$
 BEGIN
     PERFORM tenancy._require_installed();
@@ -76,6 +79,7 @@ COMMENT ON FUNCTION tenancy._protection_of(regclass) IS
 CREATE FUNCTION tenancy._record_protection(
     table_name regclass, tenant_column name, org_column name, operator_role name) RETURNS boolean
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+SET quote_all_identifiers = off SET standard_conforming_strings = on
 AS $$
 BEGIN
     PERFORM tenancy._require_installed();
@@ -115,6 +119,7 @@ COMMENT ON FUNCTION tenancy._record_protection(regclass, name, name, name) IS
 
 CREATE FUNCTION tenancy._forget_protection(table_name regclass) RETURNS boolean
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+SET quote_all_identifiers = off SET standard_conforming_strings = on
 AS $$
 BEGIN
     PERFORM tenancy._require_installed();
@@ -141,6 +146,7 @@ COMMENT ON FUNCTION tenancy._forget_protection(regclass) IS
 
 CREATE FUNCTION tenancy.forget_dropped_tables() RETURNS integer
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+SET quote_all_identifiers = off SET standard_conforming_strings = on
 AS $$
 DECLARE
     forgotten integer;

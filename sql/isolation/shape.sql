@@ -3,6 +3,7 @@
 -- Fully qualified and quoted, whatever the caller's search_path.
 CREATE FUNCTION tenancy._relation_name(relation regclass) RETURNS text
 LANGUAGE plpgsql STABLE PARALLEL SAFE STRICT SET search_path = pg_catalog, pg_temp
+SET quote_all_identifiers = off SET standard_conforming_strings = on
 AS $$
 BEGIN
     RETURN (
@@ -19,6 +20,7 @@ COMMENT ON FUNCTION tenancy._relation_name(regclass) IS
 CREATE FUNCTION tenancy._isolation_tree(root regclass)
 RETURNS TABLE (relation regclass, depth integer)
 LANGUAGE plpgsql STABLE STRICT ROWS 5 SET search_path = pg_catalog, pg_temp
+SET quote_all_identifiers = off SET standard_conforming_strings = on
 AS $$
 BEGIN
     RETURN QUERY
@@ -28,6 +30,8 @@ BEGIN
             SELECT i.inhrelid, t.depth + 1
               FROM tree t
               JOIN pg_catalog.pg_inherits i ON i.inhparent = t.relation
+              -- A session's own temporary child: nobody else reads it, and nobody else can alter it.
+              JOIN pg_catalog.pg_class c ON c.oid = i.inhrelid AND c.relpersistence <> 't'
         )
         SELECT t.relation::regclass, min(t.depth)
           FROM tree t
@@ -36,11 +40,12 @@ BEGIN
 END;
 $$;
 COMMENT ON FUNCTION tenancy._isolation_tree(regclass) IS
-    'Internal: a table with all its partitions or inheritance children, parents first.';
+    'Internal: a table with all its partitions or inheritance children, parents first, temporary ones left out.';
 
 -- A bare accessor of the column's exact type: anything else costs the index, the pruning or the estimates.
 CREATE FUNCTION tenancy._isolation_accessor(relation regclass, column_name name, kind text) RETURNS text
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+SET quote_all_identifiers = off SET standard_conforming_strings = on
 AS $$
 BEGIN
     RETURN (
@@ -80,6 +85,7 @@ COMMENT ON FUNCTION tenancy._isolation_accessor(regclass, name, text) IS
 CREATE FUNCTION tenancy._isolation_grants(root regclass)
 RETURNS TABLE (relation regclass, grantee oid, privileges text[])
 LANGUAGE plpgsql STABLE STRICT ROWS 5 SET search_path = pg_catalog, pg_temp
+SET quote_all_identifiers = off SET standard_conforming_strings = on
 AS $$
 BEGIN
     RETURN QUERY
@@ -105,6 +111,7 @@ COMMENT ON FUNCTION tenancy._isolation_grants(regclass) IS
 -- until protect_table is called again.
 CREATE FUNCTION tenancy._isolation_roles(root regclass, operator_role name) RETURNS name[]
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+SET quote_all_identifiers = off SET standard_conforming_strings = on
 AS $$
 BEGIN
     RETURN (
@@ -116,18 +123,20 @@ BEGIN
                     OR r.oid IN (SELECT c.relowner FROM tenancy._isolation_tree($1) t
                                    JOIN pg_catalog.pg_class c ON c.oid = t.relation)
                     OR (r.rolname IN ('pg_read_all_data', 'pg_write_all_data')
-                        AND NOT pg_has_role($2, r.oid, 'USAGE')))
+                        -- A superuser has every role's rights and is bound by no policy.
+                        AND ((SELECT s.rolsuper FROM pg_catalog.pg_roles s WHERE s.rolname = $2) OR NOT pg_has_role($2, r.oid, 'USAGE'))))
         ) END);
 END;
 $$;
 COMMENT ON FUNCTION tenancy._isolation_roles(regclass, name) IS
-    'Internal: the roles that the floor and the access policy of a table are TO.';
+    'Internal: the roles that the floor and the access policy of a table are TO; NULL: there is none beside the operator role.';
 
 -- The policies a protected table has, exactly. Expressions are written as pg_get_expr prints them.
 CREATE FUNCTION tenancy._isolation_policies(
     root regclass, tenant_column name, org_column name, operator_role name)
 RETURNS TABLE (step text, policy name, permissive boolean, roles name[], expression text)
 LANGUAGE plpgsql STABLE ROWS 5 SET search_path = pg_catalog, pg_temp
+SET quote_all_identifiers = off SET standard_conforming_strings = on
 AS $$
 BEGIN
     RETURN QUERY
@@ -153,6 +162,7 @@ COMMENT ON FUNCTION tenancy._isolation_policies(regclass, name, name, name) IS
 CREATE FUNCTION tenancy._policy_stands(relation regclass, policy name, permissive boolean, roles name[], expression text)
 RETURNS boolean
 LANGUAGE plpgsql STABLE STRICT SET search_path = pg_catalog, pg_temp
+SET quote_all_identifiers = off SET standard_conforming_strings = on
 AS $$
 BEGIN
     RETURN (

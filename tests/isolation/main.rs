@@ -1,6 +1,7 @@
 //! Isolation, seen from outside: real connections as ordinary roles.
 
 mod audit;
+mod audit_provoked;
 mod audit_rules;
 #[path = "../common/mod.rs"]
 mod common;

@@ -1,7 +1,7 @@
 //! Operator access: a policy of its own to a role, never an OR in the tenants' policies.
 
-use crate::common::fails_with;
-use crate::world::{as_tenant, column, protect, role, shop, value};
+use crate::common::{fails_with, refused};
+use crate::world::{as_tenant, column, noticed, protect, role, shop, take_notices, value};
 
 fn operated() -> crate::common::Database<'static> {
     let database = shop();
@@ -74,4 +74,46 @@ fn unprotect_takes_the_operator_s_policy_too() {
     let mut ops = database.connect("ops");
     ops.batch_execute("SELECT tenancy.unprotect_table('shop.essays')").unwrap();
     assert_eq!(value(&mut ops, "SELECT count(*)::text FROM pg_policy WHERE polrelid = 'shop.essays'::regclass"), "0");
+}
+
+#[test]
+fn an_application_s_role_is_no_operator() {
+    let database = shop();
+    let mut ops = database.connect("ops");
+    ops.batch_execute("CREATE TABLE shop.essays (id bigint)").unwrap();
+    let call = "SELECT tenancy.protect_table('shop.essays', operator_role => 'app')";
+    let error = refused(ops.query(call, &[]), "22023", "operator_is_application");
+    assert!(error.hint().unwrap().contains("tenancy.grant_access"), "{error:?}");
+    // A service has application access too, and more.
+    assert!(!protect(&mut ops, "'shop.essays', operator_role => 'svc'").is_empty());
+}
+
+#[test]
+fn a_superuser_as_operator_of_a_table_granted_to_nobody_leaves_a_floor() {
+    let database = shop();
+    let mut superuser = database.superuser();
+    superuser.batch_execute("CREATE TABLE shop.essays (id bigint)").unwrap();
+    protect(&mut superuser, "'shop.essays', operator_role => current_user::name");
+    let floors = "SELECT count(*)::text FROM pg_policy WHERE polrelid = 'shop.essays'::regclass AND polname = 'tenancy_floor' AND NOT polpermissive";
+    assert_eq!(value(&mut superuser, floors), "1");
+    assert!(protect(&mut superuser, "'shop.essays'").is_empty(), "and it stands");
+    // An owner with everybody's rights leaves nobody to bind.
+    role(&database, "keeper", "IN ROLE pg_read_all_data, pg_write_all_data");
+    superuser
+        .batch_execute("CREATE TABLE shop.kept (id bigint); GRANT CREATE ON SCHEMA shop TO keeper; ALTER TABLE shop.kept OWNER TO keeper")
+        .unwrap();
+    let call = "SELECT tenancy.protect_table('shop.kept', operator_role => 'keeper')";
+    refused(superuser.query(call, &[]), "22023", "nobody_to_bind");
+}
+
+#[test]
+fn beside_an_operator_other_policies_are_announced_as_what_they_are() {
+    let database = operated();
+    let (mut ops, notices) = database.connect_with_notices("ops");
+    ops.batch_execute("CREATE POLICY open ON shop.essays USING (true)").unwrap();
+    protect(&mut ops, "'shop.essays'");
+    let said = take_notices(&notices);
+    let truth = "across tenants for roles that the floor does not name";
+    assert!(noticed(&said, &["also has the policy open", truth]), "{said:#?}");
+    assert!(!noticed(&said, &["never across tenants"]), "{said:#?}");
 }

@@ -2,7 +2,7 @@
 //! Each is protected at once and, where it has no partitions, online; both must come to the same.
 
 use crate::common::refused;
-use crate::world::{column, protect, shop, take_notices, value};
+use crate::world::{as_tenant, column, protect, shop, take_notices, value};
 use postgres::Client;
 
 /// What it is, the statements that make it, and what to protect, children first: table and tenant column, as SQL.
@@ -231,4 +231,64 @@ fn a_renamed_column_or_role_is_followed() {
     ops.batch_execute("CALL tenancy.delete_tenant('tenant-a')").unwrap();
     assert_eq!(value(&mut superuser, "SELECT count(*)::text FROM shop.notes"), "0");
     superuser.batch_execute("DROP OWNED BY overseer_after; DROP ROLE overseer_after").unwrap();
+}
+
+#[test]
+fn settings_that_change_how_things_are_written_change_nothing() {
+    let database = shop();
+    let mut ops = database.connect("ops");
+    ops.batch_execute(
+        "SET quote_all_identifiers = on; SET standard_conforming_strings = off; SET escape_string_warning = off;
+         CREATE TABLE shop.essays (id bigint PRIMARY KEY, body text);
+         CREATE TABLE shop.notes (id bigint PRIMARY KEY);
+         GRANT SELECT, INSERT ON shop.essays TO app",
+    )
+    .unwrap();
+    assert!(!protect(&mut ops, "'shop.essays', composite_keys => true, operator_role => 'svc'").is_empty());
+    assert!(protect(&mut ops, "'shop.essays'").is_empty());
+    let plan = "SELECT statement FROM tenancy.protection_plan('shop.notes', composite_keys => true)";
+    let planned = column(&mut ops, plan);
+    assert_eq!(planned, column(&mut database.connect("ops"), plan));
+    protect(&mut ops, "'shop.notes'");
+    let errors = "SELECT rule || ' ' || object FROM tenancy.audit_isolation() WHERE severity = 'error'";
+    assert!(column(&mut ops, errors).is_empty(), "{:?}", column(&mut ops, errors));
+}
+
+#[test]
+fn a_child_that_takes_nulls_is_counted_and_filled() {
+    let database = shop();
+    let mut ops = database.connect("ops");
+    let version: i32 = value(&mut ops, "SHOW server_version_num").parse().unwrap();
+    if version >= 180_000 {
+        // A child's column is NOT NULL with its parent's from then on.
+        return;
+    }
+    ops.batch_execute(
+        "CREATE TABLE shop.things (id bigint, tenant_id text NOT NULL);
+         CREATE TABLE shop.big_things () INHERITS (shop.things);
+         ALTER TABLE shop.big_things ALTER tenant_id DROP NOT NULL;
+         INSERT INTO shop.big_things VALUES (1, NULL), (2, NULL), (3, 'tenant-b');
+         CREATE INDEX ON shop.things (tenant_id); CREATE INDEX ON shop.big_things (tenant_id);
+         GRANT SELECT ON shop.things, shop.big_things TO app",
+    )
+    .unwrap();
+    let error = refused(ops.query("SELECT tenancy.protect_table('shop.things')", &[]), "22023", "rows_without_tenant");
+    assert!(error.message().contains("2 row(s)"), "{error:?}");
+    ops.batch_execute("CALL tenancy.protect_table_online('shop.things', backfill => $$'tenant-a'$$)").unwrap();
+    assert!(protect(&mut ops, "'shop.things'").is_empty(), "nothing is left to do");
+    let ids = "SELECT id::text FROM shop.big_things ORDER BY id";
+    assert_eq!(as_tenant(&mut database.connect("app"), "tenant-a", |tx| column(tx, ids)), ["1", "2"]);
+}
+
+#[test]
+fn somebody_s_temporary_child_is_nobody_else_s_business() {
+    let database = shop();
+    let mut ops = database.connect("ops");
+    ops.batch_execute("CREATE TABLE shop.essays (id bigint); SELECT tenancy.protect_table('shop.essays')").unwrap();
+    let mut other = database.connect("ops");
+    other.batch_execute("CREATE TEMPORARY TABLE mine () INHERITS (shop.essays)").unwrap();
+    assert!(protect(&mut ops, "'shop.essays'").is_empty());
+    let errors = "SELECT rule || ' ' || object FROM tenancy.audit_isolation() WHERE severity = 'error'";
+    assert!(column(&mut ops, errors).is_empty(), "{:?}", column(&mut ops, errors));
+    assert!(column(&mut ops, "SELECT tenancy.export_tenant('tenant-a')").is_empty());
 }
