@@ -317,3 +317,29 @@ fn only_operators_export_suspend_and_delete() {
     );
     refused(ops.batch_execute("CALL tenancy.delete_tenant('tenant-b', true, 0)"), "22023", "invalid_argument");
 }
+
+#[test]
+fn tables_that_point_at_each_other_are_deleted_together() {
+    let database = furnished();
+    let mut ops = database.connect("ops");
+    ops.batch_execute(
+        "CREATE TABLE shop.hens (id bigint PRIMARY KEY, tenant_id text, egg bigint);
+         CREATE TABLE shop.eggs (id bigint, tenant_id text, hen bigint REFERENCES shop.hens DEFERRABLE INITIALLY DEFERRED, PRIMARY KEY (id)) PARTITION BY RANGE (id);
+         CREATE TABLE shop.eggs_1 PARTITION OF shop.eggs FOR VALUES FROM (0) TO (8);
+         CREATE TABLE shop.eggs_2 PARTITION OF shop.eggs FOR VALUES FROM (8) TO (100);
+         ALTER TABLE shop.hens ADD FOREIGN KEY (egg) REFERENCES shop.eggs;
+         BEGIN;
+         INSERT INTO shop.eggs SELECT i, CASE WHEN i <= 10 THEN 'tenant-a' ELSE 'tenant-b' END, i FROM generate_series(1, 20) i;
+         INSERT INTO shop.hens SELECT i, CASE WHEN i <= 10 THEN 'tenant-a' ELSE 'tenant-b' END, i FROM generate_series(1, 20) i;
+         COMMIT;
+         SELECT tenancy.protect_table('shop.hens'); SELECT tenancy.protect_table('shop.eggs');
+         SELECT tenancy.suspend_tenant('tenant-a')",
+    )
+    .unwrap();
+    ops.batch_execute("CALL tenancy.delete_tenant('tenant-a', batch_size => 3)").unwrap();
+    let mut superuser = database.superuser();
+    let kept = "SELECT concat_ws(' ', deleted ->> 'shop.hens', deleted ->> 'shop.eggs', deleted ->> 'shop.pages', finished_at IS NOT NULL) FROM tenancy.tenant_deletions";
+    assert_eq!(value(&mut superuser, kept), "10 10 10 t");
+    let left = "SELECT DISTINCT tenant_id FROM shop.hens UNION ALL SELECT DISTINCT tenant_id FROM shop.eggs";
+    assert_eq!(column(&mut superuser, left), ["tenant-b", "tenant-b"]);
+}
