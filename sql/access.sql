@@ -393,6 +393,7 @@ VALUES
     ('_insert_batch(text,text,uuid,text,text,text[],jsonb,uuid)', 'internal'),
     ('_processing_metadata(uuid,text,text)', 'internal'),
     ('_find_batch(uuid,boolean)', 'internal'),
+    ('_require_batch_organization(text)', 'internal'),
     ('_attribute_to_batch(text,text,text,text,text,text)', 'internal'),
     ('_forget_streams(text[],text[],text[])', 'internal'),
     ('_take_event(jsonb,text,text,text,uuid,text,timestamptz,uuid,text,jsonb)', 'internal'),

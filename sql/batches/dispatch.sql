@@ -29,10 +29,7 @@ BEGIN
         PERFORM tenancy._raise('PT403', 'batch_of_another_tenant', 'The batch belongs to another tenant than who asks',
             'Leave the identity out of the command: the batch''s is used.');
     END IF;
-    IF who.org_id IS DISTINCT FROM _attribute_to_batch.batch_org AND tenancy.user_id() IS NOT NULL THEN
-        PERFORM tenancy._raise('PT403', 'batch_of_another_organization', 'The batch belongs to another organization than who asks',
-            'Authenticate for the organization that the batch was registered for.');
-    END IF;
+    PERFORM tenancy._require_batch_organization(_attribute_to_batch.batch_org);
     _attribute_to_batch.user_id := who.user_id;
     _attribute_to_batch.org_id := who.org_id;
     _attribute_to_batch.correlation_id := who.correlation_id;

@@ -51,6 +51,21 @@ $$;
 COMMENT ON FUNCTION tenancy._find_batch(uuid, boolean) IS
 'A batch of the identity''s tenant; without an identity, for the service role, of any. Errors: PT401 not_authenticated; PT404 batch_not_found (unless not required: all NULL); PT409 ambiguous_batch; 22023.';
 
+CREATE FUNCTION tenancy._require_batch_organization(batch_org text) RETURNS void
+LANGUAGE plpgsql
+STABLE
+AS $$
+BEGIN
+    IF tenancy.user_id() IS NOT NULL AND tenancy.org_id() IS DISTINCT FROM _require_batch_organization.batch_org THEN
+        PERFORM tenancy._raise('PT403', 'batch_of_another_organization', 'The batch belongs to another organization than who asks',
+            'Authenticate for the organization that the batch was registered for.');
+    END IF;
+END
+$$;
+
+COMMENT ON FUNCTION tenancy._require_batch_organization(text) IS
+'An identity works on batches of its own organization, or of none where it has none. Error: PT403 batch_of_another_organization.';
+
 CREATE FUNCTION tenancy.assign_essay(batch_id uuid, essay_id text, text_storage_id text) RETURNS boolean
 LANGUAGE plpgsql
 SECURITY DEFINER
@@ -64,6 +79,7 @@ BEGIN
     PERFORM tenancy._require_id(assign_essay.essay_id, 'essay_id');
     PERFORM tenancy._require_id(assign_essay.text_storage_id, 'text_storage_id');
     batch := tenancy._find_batch(assign_essay.batch_id);
+    PERFORM tenancy._require_batch_organization(batch.org_id);
     SELECT e.status, e.text_storage_id INTO slot FROM tenancy.batch_essays AS e
      WHERE e.tenant_id = batch.tenant_id AND e.batch_id = assign_essay.batch_id AND e.essay_id = assign_essay.essay_id
        FOR NO KEY UPDATE;
@@ -85,7 +101,7 @@ END
 $$;
 
 COMMENT ON FUNCTION tenancy.assign_essay(uuid, text, text) IS
-'Fills a slot of a batch with a text. Returns false where it holds that text already. Errors: PT404 batch_not_found, essay_not_found; PT409 slot_taken; PT401; 22023; 55000.';
+'Fills a slot of a batch with a text. Returns false where it holds that text already. Errors: PT404 batch_not_found, essay_not_found; PT403 batch_of_another_organization; PT409 slot_taken; PT401; 22023; 55000.';
 
 CREATE FUNCTION tenancy.fail_essay(batch_id uuid, essay_id text, reason text DEFAULT NULL) RETURNS boolean
 LANGUAGE plpgsql

@@ -63,6 +63,12 @@ BEGIN
     checked := checked || jsonb_build_object('user_id', who.user_id, 'org_id', who.org_id);
     register_batch.batch_id := coalesce(register_batch.known_batch_id, tenancy.uuid_v7());
     register_batch.correlation_id := coalesce(who.correlation_id, tenancy.uuid_v7());
+    -- A service that reports results may name a batch by its id alone: no application makes that id mean two.
+    IF tenancy.user_id() IS NOT NULL AND NOT tenancy._may_act_for_others()
+       AND EXISTS (SELECT FROM tenancy.batches AS b WHERE b.batch_id = register_batch.known_batch_id AND b.tenant_id <> who.tenant_id) THEN
+        PERFORM tenancy._raise('PT409', 'batch_id_taken', 'This id is another batch''s',
+            'Leave known_batch_id out: an id is made.');
+    END IF;
 
     -- Ids of the client's making are accepted and not used, as the original does.
     essays := ARRAY(SELECT tenancy.uuid_v7()::text FROM generate_series(1, (checked ->> 'expected_essay_count')::integer));
@@ -92,7 +98,7 @@ END
 $$;
 
 COMMENT ON FUNCTION tenancy.register_batch(jsonb, uuid) IS
-'Registers a batch (request: BatchRegistrationRequestV1) with new essay ids, and publishes BatchEssaysRegistered in the same transaction. User and organization are the identity''s: a request that names others is refused; without an identity the service role names them in the request. known_batch_id: an id of the caller''s making; one that is registered already changes nothing and answers status already_registered. Errors: PT401 not_authenticated, no_identity; PT403 identity_mismatch; 22023 invalid_request; 55000.';
+'Registers a batch (request: BatchRegistrationRequestV1) with new essay ids, and publishes BatchEssaysRegistered in the same transaction. User and organization are the identity''s: a request that names others is refused; without an identity the service role names them in the request. known_batch_id: an id of the caller''s making; one that is registered already changes nothing and answers status already_registered. Errors: PT401 not_authenticated, no_identity; PT403 identity_mismatch; PT409 batch_id_taken (from an application, where another tenant''s batch has the id); 22023 invalid_request; 55000.';
 
 CREATE FUNCTION tenancy._processing_metadata(batch_id uuid, stage text, event text) RETURNS jsonb
 LANGUAGE plpgsql

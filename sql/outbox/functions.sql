@@ -16,7 +16,7 @@ COMMENT ON FUNCTION tenancy._consumers_of(text) IS
 COMMENT ON FUNCTION tenancy._forgotten_sequence(text) IS
 'The highest sequence of the tenant''s aggregates that trim_events forgot, as of now, whatever the transaction''s snapshot; 0: none.';
 COMMENT ON FUNCTION tenancy._identity_expired() IS
-'Whether the transaction has an identity whose token has expired since: it may not act as if it had none.';
+'Whether the transaction had an identity that ended, because its token expired or because it was cleared: it may not act as if it had none.';
 
 CREATE FUNCTION tenancy.validate_event(envelope jsonb, OUT valid boolean, OUT reason text, OUT event jsonb)
 LANGUAGE plpgsql

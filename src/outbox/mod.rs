@@ -130,10 +130,10 @@ fn forgotten_sequence(tenant_id: &str) -> i64 {
     })
 }
 
-/// Whether the transaction has an identity whose token has expired since.
+/// Whether the transaction had an identity and acts for nobody now: its token expired, or it was cleared.
 #[pg_extern(name = "_identity_expired", volatile)]
 fn identity_expired() -> bool {
-    pg::entry(|| Ok(pg::bearer().is_some_and(|bearer| !bearer.live)))
+    pg::entry(|| Ok(pg::has_ended()))
 }
 
 /// A correlation id as a UUID (contract H); NULL for NULL.

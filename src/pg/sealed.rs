@@ -92,10 +92,10 @@ pub fn current_value() -> Option<Identity> {
     Identity::from_value(value.to_str().ok()?).ok()
 }
 
-/// Who the identity in force is for, expired or not.
+/// Who the transaction's identity is for.
 #[allow(dead_code)] // whole, though not every caller asks for all of it
 pub struct Bearer {
-    /// Not expired at the start of this statement.
+    /// In force, and not expired at the start of this statement.
     pub live: bool,
     pub user_id: String,
     pub org_id: Option<String>,
@@ -104,11 +104,11 @@ pub struct Bearer {
     pub correlation_id: Option<String>,
 }
 
-/// The bearer of the identity in force; none where none is set. An expired identity opens nothing, but it still
-/// keeps a transaction from acting for somebody else.
+/// The bearer of the transaction's identity; none where it never had one. An identity that expired or was cleared opens
+/// nothing, but it still keeps the transaction from acting for somebody else.
 pub fn bearer() -> Option<Bearer> {
     // SAFETY: as in `live`; everything is copied.
-    let block = unsafe { CURRENT.load(Relaxed).as_ref() }?;
+    let Some(block) = (unsafe { CURRENT.load(Relaxed).as_ref() }) else { return with_first(|first| first.map(ended)) };
     let text = |field| block.text(field).map(|bytes| String::from_utf8_lossy(bytes).into_owned());
     Some(Bearer {
         live: block.expires_at > super::statement_start_micros(),
@@ -118,6 +118,18 @@ pub fn bearer() -> Option<Bearer> {
         tenant_id: text(Text::TenantId).unwrap_or_default(),
         correlation_id: text(Text::CorrelationId),
     })
+}
+
+/// Whom an identity was for that was cleared.
+fn ended(identity: &Identity) -> Bearer {
+    Bearer {
+        live: false,
+        user_id: identity.user_id.clone(),
+        org_id: identity.org_id.clone(),
+        namespace: identity.namespace.clone(),
+        tenant_id: identity.tenant_id.clone(),
+        correlation_id: identity.correlation_id.clone(),
+    }
 }
 
 /// Whether the transaction had an identity and acts for nobody now: it was cleared, or it expired.

@@ -261,3 +261,56 @@ fn consumption_is_the_batch_s() {
     crate::common::fails_with(app.query(report, &[&batch, &3]), "42501");
     assert_eq!(published(&mut superuser, "huleedu.resource.consumption.v1").len(), 1);
 }
+
+/// Another organization of the same tenant fills no slot of the batch, and another tenant takes no id of it.
+#[test]
+fn a_batch_is_its_organization_s() {
+    let database = school();
+    let neighbours = "SELECT tenancy.register_user('nils'), tenancy.register_organization('skola-malmo-02', 'Two', 'skola-malmo-01'),
+                             tenancy.register_organization('globex', 'Globex')";
+    database.superuser().batch_execute(neighbours).unwrap();
+    let mut service = database.connect("svc");
+    let batch = register(&mut service, &request());
+    let slot = status(&mut service, batch)["missing_essay_ids"][0].as_str().unwrap().to_owned();
+    let mut app = database.connect("app");
+    for (org, statement, sqlstate, reason) in [
+        ("skola-malmo-02", "SELECT tenancy.assign_essay($1, $2, 'theirs')", "PT403", "batch_of_another_organization"),
+        (
+            "globex",
+            "SELECT tenancy.register_batch(jsonb_build_object('expected_essay_count', 1, 'course_code', 'SV1'), $1), $2::text",
+            "PT409",
+            "batch_id_taken",
+        ),
+    ] {
+        let mut transaction = app.transaction().unwrap();
+        let token = Token::for_member("nils", org).sign();
+        transaction.execute("SELECT tenancy.authenticate($1)", &[&token]).unwrap();
+        refused(transaction.query(statement, &[&batch, &slot]), sqlstate, reason);
+    }
+    assert_eq!(
+        status(&mut service, batch)["missing_essay_ids"].as_array().unwrap().len(),
+        3,
+        "and the service finds it"
+    );
+}
+
+/// An identity that was cleared leaves nobody to act for, not everybody.
+#[test]
+fn a_service_that_cleared_its_identity_acts_for_nobody_else() {
+    let database = school();
+    database
+        .superuser()
+        .batch_execute("SELECT tenancy.register_user('nils'), tenancy.grant_credits(5, user_id => 'nils')")
+        .unwrap();
+    let mut service = database.connect("svc");
+    for (call, sqlstate, reason) in [
+        ("tenancy.deduct_credits('nils', 1)", "PT403", "identity_mismatch"),
+        ("tenancy.publish_event('a.v1', '{\"user_id\": \"nils\"}', 'a', '1')", "PT401", "not_authenticated"),
+    ] {
+        let mut transaction = service.transaction().unwrap();
+        transaction
+            .batch_execute(&format!("SELECT tenancy.act_as('{USER}', '{ORG}'); SELECT tenancy.clear_identity()"))
+            .unwrap();
+        refused(transaction.query(&format!("SELECT {call}"), &[]), sqlstate, reason);
+    }
+}
