@@ -184,6 +184,11 @@ BEGIN
     INSERT INTO tenancy.tenant_deletions AS d (tenant_id, forced, requested_by)
     VALUES (_begin_deletion.tenant_id, coalesce(_begin_deletion.force, false), session_user)
     RETURNING d.id INTO deletion;
+    -- Nobody will know its organizations, whose tokens would be taken for those of tenants of their names.
+    INSERT INTO tenancy.tenants (tenant_id, name, status)
+    SELECT concat(nullif(o.namespace, '') || '::', o.external_id), format('an organization of %s, which was deleted', _begin_deletion.tenant_id), 'suspended'
+      FROM tenancy.organizations AS o WHERE o.tenant_id = _begin_deletion.tenant_id
+        ON CONFLICT ON CONSTRAINT tenants_pkey DO NOTHING;
     PERFORM tenancy._note_action(_begin_deletion.tenant_id, 'delete_tenant', NULL, jsonb_build_object('deletion', deletion, 'forced', _begin_deletion.force));
     RETURN deletion;
 END;
@@ -312,5 +317,5 @@ BEGIN
 END;
 $$;
 COMMENT ON PROCEDURE tenancy.delete_tenant(text, boolean, integer, jsonb) IS
-$$Deletes a tenant's rows in every protected table and in tenancy's own, the ledger included, children of foreign keys first, batch_size rows a transaction (rows that point at each other, in one table or in several of one owner, go all at once), and returns the receipt: {"tenant_id", "deletion", "deleted": {table: rows}, "rows", "done"}, which is also kept in tenancy.tenant_deletions. Interrupted, it goes on with the next CALL. Audit logs and receipts stay, and the suspended tenant's entry, which keeps its old tokens out. CALL it outside a transaction.
+$$Deletes a tenant's rows in every protected table and in tenancy's own, the ledger included, children of foreign keys first, batch_size rows a transaction (rows that point at each other, in one table or in several of one owner, go all at once), and returns the receipt: {"tenant_id", "deletion", "deleted": {table: rows}, "rows", "done"}, which is also kept in tenancy.tenant_deletions. Interrupted, it goes on with the next CALL. Audit logs and receipts stay, and the suspended tenant's entry, which keeps its old tokens out, as entries of its organizations' names do. CALL it outside a transaction.
 Errors: PT422 tenant_not_suspended, obligations_open (credits or holds), both waived by force => true; 22023; 23503 where rows of another table point at the tenant's; 2D000 inside a transaction.$$;

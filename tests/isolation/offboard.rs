@@ -1,6 +1,6 @@
 //! A tenant leaves: export, suspend, delete.
 
-use crate::common::{Database, fails_with, refused};
+use crate::common::{Database, Token, fails_with, refused};
 use crate::world::{BIGINT, UUID, as_tenant, column, noticed, role, shop, take_notices, token_of, value};
 use postgres::{Client, SimpleQueryMessage};
 use serde_json::{Value, json};
@@ -215,6 +215,9 @@ fn a_deletion_takes_every_row_in_batches_and_gives_a_receipt() {
     assert_eq!(value(&mut superuser, kept), "10 true false");
     let mut app = database.connect("app");
     fails_with(app.query("SELECT tenancy.authenticate($1)", &[&token_of("tenant-a")]), "PT403");
+    // Its organization's tokens are not those of a new tenant of the organization's name.
+    let orphan = Token::for_member("author-a", "org-a").sign();
+    fails_with(app.query("SELECT tenancy.authenticate($1)", &[&orphan]), "PT403");
 }
 
 #[test]
