@@ -59,14 +59,16 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
     RETURN CASE
+        -- What a token issued here says is what the directory said then; now it may say something else.
         WHEN tenancy.user_id() = _own_claims.user_id AND tenancy.identity_namespace() = _own_claims.namespace
+         AND NOT tenancy._issued_here()
         THEN tenancy.claims()
     END;
 END
 $$;
 
 COMMENT ON FUNCTION tenancy._own_claims(text, text) IS
-'The sealed claims, where they are this user''s; else NULL.';
+'The sealed claims, where they are this user''s and a provider''s; else NULL.';
 
 CREATE FUNCTION tenancy._org_membership(
     namespace text,
@@ -127,7 +129,7 @@ END
 $$;
 
 COMMENT ON FUNCTION tenancy.resolve_org_membership(text, text, jsonb) IS
-'The role of a user in an organization and where it was found: source claims (the organizations map, then the organization claim of the issuer''s profile; a member without a named role is org:member) or directory. No row: not a member. claims: verified claims of that user, for the service role; left out, the sealed claims count where they are the user''s. Errors: 22023 invalid_argument, invalid_claims; 55000. Contract S, attribution.';
+'The role of a user in an organization and where it was found: source claims (the organizations map, then the organization claim of the issuer''s profile; a member without a named role is org:member) or directory. No row: not a member. claims: verified claims of that user, for the service role; left out, the sealed claims count where they are the user''s and a provider''s, not this database''s own. Errors: 22023 invalid_argument, invalid_claims; 55000. Contract S, attribution.';
 
 CREATE FUNCTION tenancy._org_attribution(namespace text, user_id text, org_id text, claims jsonb) RETURNS jsonb
 LANGUAGE plpgsql

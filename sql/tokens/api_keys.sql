@@ -36,10 +36,25 @@ BEGIN
         PERFORM tenancy._raise('PT403', 'permission_denied', 'Permission denied: the role permits more than the identity does',
             'Ask somebody with that role.', jsonb_build_object('role', _check_key_manager.role));
     END IF;
+    PERFORM tenancy._require_good_identity();
 END
 $$;
 COMMENT ON FUNCTION tenancy._check_key_manager(text, text, text) IS
-'May the caller manage API keys of this organization, up to this role? Service and operator access: of any; application: the identity''s own organization, with permission manage_keys, up to what the identity holds itself. Errors: PT401, PT403 another_organization, permission_denied.';
+'May the caller manage API keys of this organization, up to this role? Service and operator access: of any; application: the identity''s own organization, with permission manage_keys, up to what the identity holds itself, while its token or key is good. Errors: PT401, PT403 as authenticate, another_organization, permission_denied.';
+
+CREATE FUNCTION tenancy._require_lasting_key() RETURNS void
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF tenancy.expires_at() IS NOT NULL AND (SELECT p.source FROM tenancy._provenance() AS p) = 'api_key'
+       AND NOT tenancy._caller_has('service', 'operator') THEN
+        PERFORM tenancy._raise('PT403', 'lapsing_key', 'A key that was rotated makes and rotates no keys',
+            'Authenticate with the key that took its place.');
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION tenancy._require_lasting_key() IS
+'Refuses an identity by an API key in its grace, which would outlive itself in the keys it makes; service and operator access is not refused. Error: PT403 lapsing_key.';
 
 CREATE FUNCTION tenancy.create_api_key(
     org_id text,
@@ -55,6 +70,7 @@ DECLARE
     ns text;
     org record;
     made record;
+    is_member boolean;
 BEGIN
     PERFORM tenancy._require_installed();
     PERFORM tenancy._require_one_of(create_api_key.role, 'role', ARRAY['viewer', 'operator', 'admin', 'owner']);
@@ -65,11 +81,19 @@ BEGIN
     ns := tenancy._namespace();
     PERFORM tenancy._require_id(create_api_key.org_id, 'org_id');
     PERFORM tenancy._check_key_manager(create_api_key.org_id, ns, create_api_key.role);
+    PERFORM tenancy._require_lasting_key();
     IF create_api_key.user_id <> tenancy.user_id() AND NOT tenancy._caller_has('service', 'operator') THEN
         PERFORM tenancy._raise('PT403', 'another_user', 'A key acts as itself or as the authenticated user',
             'Leave user_id out, or let a role with service access make the key.');
     END IF;
     org := tenancy._find_organization(create_api_key.org_id, ns);
+    SELECT d.org_role IS NOT NULL OR d.seat_id IS NOT NULL INTO is_member
+      FROM tenancy._resolve_directory(ns, create_api_key.user_id, create_api_key.org_id, NULL) AS d;
+    -- Membership that a provider's claims alone show ends without the directory: a key would not end with it.
+    IF create_api_key.user_id IS NOT NULL AND NOT is_member AND NOT tenancy._caller_has('service', 'operator') THEN
+        PERFORM tenancy._raise('PT403', 'not_a_member', 'A key for a user needs a membership in the directory, with which it ends',
+            'Register it: SELECT tenancy.set_membership(…); or leave user_id out.');
+    END IF;
 
     SELECT s.secret, s.shown INTO made FROM tenancy._new_secret('api_key') AS s;
     create_api_key.api_key := made.secret;
@@ -78,16 +102,14 @@ BEGIN
         (id, key_hash, prefix, tenant_id, namespace, organization_id, org_id, user_id, for_member, role, name, created_by)
     VALUES
         (create_api_key.key_id, tenancy._token_hash(made.secret), made.shown, org.tenant_id, ns, org.id,
-         create_api_key.org_id, create_api_key.user_id,
-         (SELECT d.org_role IS NOT NULL OR d.seat_id IS NOT NULL
-            FROM tenancy._resolve_directory(ns, create_api_key.user_id, create_api_key.org_id, NULL) AS d),
+         create_api_key.org_id, create_api_key.user_id, is_member,
          create_api_key.role, create_api_key.name, coalesce(tenancy.user_id(), session_user));
     PERFORM tenancy._audit_token(org.tenant_id, 'generated', 'api_key', create_api_key.key_id, ns,
         create_api_key.user_id, create_api_key.org_id, NULL);
 END
 $$;
 COMMENT ON FUNCTION tenancy.create_api_key(text, text, text, text) IS
-'Makes an API key of an organization: pgt_, 32 random bytes as base64url, a checksum. Only its SHA-256 is kept; show it once. user_id: whom it acts as; NULL: as itself, by key_id. A key made for a member of the organization ends with the membership. role: viewer (read_config), operator (and manage_modules), admin (and write_config, manage_keys, read_audit) or owner (everything). A role with application access needs an identity of that organization with permission manage_keys and gives no more than it holds. Errors: PT401, PT403 permission_denied, another_organization, another_user, PT404 organization_not_found, 22023, 55000.';
+'Makes an API key of an organization: pgt_, 32 random bytes as base64url, a checksum. Only its SHA-256 is kept; show it once. user_id: whom it acts as; NULL: as itself, by key_id. A key made for a member of the organization ends with the membership. role: viewer (read_config), operator (and manage_modules), admin (and write_config, manage_keys, read_audit) or owner (everything). A role with application access needs an identity of that organization with permission manage_keys and gives no more than it holds; its token or key is judged again, as at authenticate, and a user it names must be a member in the directory. Errors: PT401, PT403 permission_denied, another_organization, another_user, lapsing_key, not_a_member, PT404 organization_not_found, 22023, 55000.';
 
 CREATE FUNCTION tenancy._find_api_key(key_id uuid, OUT tenant_id text, OUT namespace text, OUT org_id text, OUT user_id text,
     OUT role text, OUT name text, OUT status text)
@@ -134,9 +156,18 @@ BEGIN
             '{"parameter": "grace"}');
     END IF;
     old := tenancy._find_api_key(rotate_api_key.key_id);
+    PERFORM tenancy._require_lasting_key();
     IF old.status <> 'active' THEN
         PERFORM tenancy._raise('PT422', 'not_active', 'Only an active key can be rotated',
             'Make a new one: SELECT * FROM tenancy.create_api_key(…);', jsonb_build_object('status', old.status));
+    ELSIF old.user_id <> tenancy.user_id() AND NOT tenancy._caller_has('service', 'operator') THEN
+        PERFORM tenancy._raise('PT403', 'another_user', 'A key that acts as a user is rotated by that user only',
+            'Let the user or a role with service access rotate it, or revoke it.');
+    ELSIF tenancy._is_revoked(NULL, NULL, old.namespace, old.user_id,
+                              (SELECT k.created_at FROM tenancy.api_keys AS k WHERE k.id = rotate_api_key.key_id)) THEN
+        -- The new key would be younger than the revocation, and good.
+        PERFORM tenancy._raise('PT422', 'not_active', 'The key''s user was revoked since it was made',
+            'Make a new one: SELECT * FROM tenancy.create_api_key(…);', '{"status": "user_revoked"}');
     END IF;
 
     SELECT s.secret, s.shown INTO made FROM tenancy._new_secret('api_key') AS s;
@@ -158,7 +189,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tenancy.rotate_api_key(uuid, interval) IS
-'Makes a new key with the same rights; the old one authenticates until old_valid_until (grace, 7 days unless told otherwise) and not a moment longer. Errors: PT422 not_active, PT404 api_key_not_found, PT401, PT403, 22023, 55000.';
+'Makes a new key with the same rights; the old one authenticates until old_valid_until (grace, 7 days unless told otherwise) and not a moment longer. A role without service or operator access rotates keys without a user and its own user''s only. Errors: PT422 not_active (also where the key''s user was revoked since it was made), PT404 api_key_not_found, PT401, PT403 another_user, lapsing_key, permission_denied, 22023, 55000.';
 
 CREATE FUNCTION tenancy.revoke_api_key(key_id uuid) RETURNS boolean
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp

@@ -41,6 +41,7 @@ BEGIN
     END IF;
     subject := tenancy._find_token_user(start_authorization.profile, start_authorization.user_id);
     PERFORM tenancy._check_token_caller(start_authorization.user_id, subject.namespace, NULL);
+    PERFORM tenancy._require_sign_in();
     PERFORM tenancy._require_token_user(subject.id);
     tenant := tenancy._audit_tenant(subject.namespace, start_authorization.user_id, start_authorization.org_id);
 
@@ -57,7 +58,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tenancy.start_authorization(text, text, text, text, text, text) IS
-'Gives a signed-in user an authorization code for a client that has no secret (PKCE, RFC 7636): ten minutes, single use, bound to user, organization, challenge, state and redirect_uri. code_challenge: base64url(SHA-256(code_verifier)), the only method. A role without service access can start for the authenticated user only, and not by an API key. Errors: 22023 invalid_code_challenge, invalid_state (16 characters or more), invalid_redirect_uri; PT401, PT403 another_user, api_key_identity, PT404 USER_NOT_FOUND, 55000.';
+'Gives a signed-in user an authorization code for a client that has no secret (PKCE, RFC 7636): ten minutes, single use, bound to user, organization, challenge, state and redirect_uri. code_challenge: base64url(SHA-256(code_verifier)), the only method. A role without service access can start for the authenticated user only, and not by an API key or an extension token. Errors: 22023 invalid_code_challenge, invalid_state (16 characters or more), invalid_redirect_uri; PT401, PT403 as authenticate, another_user, api_key_identity, extension_token_identity, PT404 USER_NOT_FOUND, 55000.';
 
 CREATE FUNCTION tenancy._audit_tenant(namespace text, user_id text, org_id text) RETURNS text
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
@@ -128,20 +129,6 @@ END
 $$;
 COMMENT ON FUNCTION tenancy._revoke_family(uuid, text) IS
 'Revokes a family of refresh tokens and the access tokens it gave (by their session); false where it was revoked before.';
-
-CREATE FUNCTION tenancy._is_revoked(issuer text, session_id text, namespace text, user_id text, since timestamptz) RETURNS boolean
-LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
-AS $$
-BEGIN
-    RETURN EXISTS (
-        SELECT FROM tenancy.revocations AS r
-         WHERE r.kind = 'user' AND r.scope = _is_revoked.namespace AND r.value = _is_revoked.user_id
-           AND _is_revoked.since <= r.revoked_at
-            OR r.kind = 'session' AND r.scope = _is_revoked.issuer AND r.value = _is_revoked.session_id);
-END
-$$;
-COMMENT ON FUNCTION tenancy._is_revoked(text, text, text, text, timestamptz) IS
-'Whether revoke_session named the session, or revoke_user the user at or after that time.';
 
 CREATE FUNCTION tenancy.complete_authorization(
     code text,

@@ -86,6 +86,7 @@ BEGIN
     PERFORM tenancy._require_text(issue_extension_token.address, 'address', 255);
     subject := tenancy._find_token_user(issue_extension_token.profile, issue_extension_token.user_id);
     counted := tenancy._check_token_caller(issue_extension_token.user_id, subject.namespace, issue_extension_token.claims);
+    PERFORM tenancy._require_sign_in();
     PERFORM tenancy._require_token_user(subject.id);
     UPDATE tenancy.users AS u SET updated_at = u.updated_at WHERE u.id = subject.id;
 
@@ -120,7 +121,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tenancy.issue_extension_token(text, text, jsonb, text, text, text, jsonb, boolean, text) IS
-'Issues a long-lived token for an editor extension: 120 days (claim type: extension_long_lived). Only its SHA-256 is kept; show it once. name: what the user calls it. device and address: kept sealed under the master key. The other parameters as issue_access_token. Errors: PT409 TOKEN_LIMIT_EXCEEDED (five active), PT429 RATE_LIMIT_EXCEEDED (five an hour), 40001 (above READ COMMITTED, where another session issued meanwhile), and those of issue_access_token.';
+'Issues a long-lived token for an editor extension: 120 days (claim type: extension_long_lived). Only its SHA-256 is kept; show it once. name: what the user calls it. device and address: kept sealed under the master key. The other parameters as issue_access_token. A role without service access gets none for an identity that came from an extension token. Errors: PT403 extension_token_identity, PT409 TOKEN_LIMIT_EXCEEDED (five active), PT429 RATE_LIMIT_EXCEEDED (five an hour), 40001 (above READ COMMITTED, where another session issued meanwhile), and those of issue_access_token.';
 
 CREATE FUNCTION tenancy._seal_note(note text, what text, token_id uuid) RETURNS bytea
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp

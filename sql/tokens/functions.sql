@@ -15,3 +15,9 @@ COMMENT ON FUNCTION tenancy._make_signing_key(text, text, bytea, text, text) IS
 'Takes a signing key, or makes one where key is NULL, and gives it sealed for both contexts, or with its public half. Errors: 22023 with the reason, 55000.';
 COMMENT ON FUNCTION tenancy._claimed_org_role(text, text, text) IS
 'The role that verified claims give a user in an organization: the organizations map first, then the organization claim of the issuer''s profile; NULL where they give none. Errors: 22023 invalid_claims, also for another subject''s.';
+COMMENT ON FUNCTION tenancy._require_good_identity() IS
+'Judges the identity''s token or API key again, by what is committed at this moment: revocations, membership, the tenant''s status. Whatever gives its bearer something that lasts calls it. Errors: those of authenticate and authenticate_api_key.';
+COMMENT ON FUNCTION tenancy._issued_here() IS
+'Whether the identity came from a token that a signing profile''s key signed; false without a live identity.';
+COMMENT ON FUNCTION tenancy._is_revoked(text, text, text, text, timestamptz) IS
+'Whether revoke_session named the session, or revoke_user the user at or after that time, by what is committed at this moment.';

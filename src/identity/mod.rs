@@ -23,8 +23,9 @@ pub use audit::refused_api_key;
 pub use directory::{belongs, resolve};
 pub use issuers::{algorithm, find as find_issuer, invalid};
 pub use master_key::KeyRing;
+pub use revocations::is_revoked_now;
 pub use tenant::Named;
-pub use verify::{claimed_org_role, sha256};
+pub use verify::{claimed_org_role, sha256, still_good};
 
 use crate::pg::metrics;
 use crate::pg::sql::{self, Arg, Mode};

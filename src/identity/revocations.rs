@@ -42,17 +42,32 @@ struct Presented<'a> {
 
 /// Refuses a token that is revoked by itself, with its session, or with everything its user had until then.
 pub fn check(issuer: &Issuer, claims: &Claims, subject: &Subject) -> std::result::Result<(), Failure> {
-    // An issuer's clock may be ahead by the leeway: a token that it dates after the revocation may be from before it.
-    let leeway = i64::from(issuer.policy.leeway);
-    let presented = Presented {
-        issuer: &issuer.policy.issuer,
-        token_id: claims.token_id(),
-        session_id: subject.session_id,
-        namespace: &issuer.namespace,
-        user: subject.user,
-        issued_at: claims.times().issued_at().map(|seconds| super::verify::micros(seconds - leeway)),
-    };
-    if presented.is_revoked()? { Err(Refusal::Revoked.into()) } else { Ok(()) }
+    if Presented::new(issuer, claims, subject).is_revoked()? { Err(Refusal::Revoked.into()) } else { Ok(()) }
+}
+
+/// As [`check`], by the table as it is at this moment and not by what is kept of it.
+pub fn check_now(issuer: &Issuer, claims: &Claims, subject: &Subject) -> std::result::Result<(), Failure> {
+    if Presented::new(issuer, claims, subject).is_in_table()? { Err(Refusal::Revoked.into()) } else { Ok(()) }
+}
+
+/// Whether a session, or what its user had until `since`, is revoked at this moment.
+pub fn is_revoked_now(issuer: &str, session_id: Option<&str>, namespace: &str, user: &str, since: i64) -> Result<bool> {
+    Presented { issuer, token_id: None, session_id, namespace, user, issued_at: Some(since) }.is_in_table()
+}
+
+impl<'a> Presented<'a> {
+    fn new(issuer: &'a Issuer, claims: &'a Claims, subject: &'a Subject) -> Self {
+        // An issuer's clock may be ahead by the leeway: a token that it dates after the revocation may be from before it.
+        let leeway = i64::from(issuer.policy.leeway);
+        Presented {
+            issuer: &issuer.policy.issuer,
+            token_id: claims.token_id(),
+            session_id: subject.session_id,
+            namespace: &issuer.namespace,
+            user: subject.user,
+            issued_at: claims.times().issued_at().map(|seconds| super::verify::micros(seconds - leeway)),
+        }
+    }
 }
 
 impl Presented<'_> {

@@ -136,18 +136,32 @@ fn judge<'a>(token: &Token, claims: &'a Claims) -> std::result::Result<Judged<'a
     claims.validate_identity(header.typ.as_deref(), &issuer.policy)?;
     let subject = issuer.mapping.resolve(claims)?;
     revocations::check(&issuer, claims, &subject)?;
-    let known = directory::known(&Named {
-        namespace: &issuer.namespace,
-        user: subject.user,
-        org: subject.org,
-        tenant: subject.tenant,
-    })?;
-    // A provider ends its own tokens' organizations; ours are on us. Whoever left has neither membership nor seat. An
-    // organization that is not registered is one of another service that signs with the same key.
-    if terms.is_ours && known.organization_id.is_some() && !directory::belongs(&known) {
+    let known = directory::known(&named(&issuer, &subject))?;
+    check_membership(terms.is_ours, &known)?;
+    Ok(Judged { issuer, terms, subject, known })
+}
+
+fn named<'a>(issuer: &'a Issuer, subject: &'a Subject) -> Named<'a> {
+    Named { namespace: &issuer.namespace, user: subject.user, org: subject.org, tenant: subject.tenant }
+}
+
+/// A provider ends its own tokens' organizations; ours are on us. Whoever left has neither membership nor seat. An
+/// organization that is not registered is one of another service that signs with the same key.
+fn check_membership(is_ours: bool, known: &Identity) -> std::result::Result<(), Failure> {
+    if is_ours && known.organization_id.is_some() && !directory::belongs(known) {
         return Err(Refusal::NotAMember.into());
     }
-    Ok(Judged { issuer, terms, subject, known })
+    Ok(())
+}
+
+/// Judges a sealed identity that came from a token again, by what is committed at this moment, whatever the transaction
+/// has seen and this backend keeps: before it is given anything that outlives the transaction.
+pub fn still_good(identity: &Identity) -> std::result::Result<(), Failure> {
+    let claims = Claims::parse(identity.claims.as_deref().unwrap_or_default().as_bytes())?;
+    let issuer = issuers::find(identity.issuer.as_deref().unwrap_or_default())?;
+    let subject = issuer.mapping.resolve(&claims)?;
+    revocations::check_now(&issuer, &claims, &subject)?;
+    check_membership(identity.issued_here, &directory::resolve(&named(&issuer, &subject))?)
 }
 
 impl Verified {
@@ -172,6 +186,7 @@ impl Judged<'_> {
         identity.source = "token".to_owned();
         identity.issuer = Some(self.issuer.policy.issuer.clone());
         identity.token_id = claims.token_id().map(str::to_owned);
+        identity.issued_here = self.terms.is_ours;
         identity.org_role = subject.org_role.as_deref().map(str::to_owned).or(identity.org_role);
         identity.session_id = subject.session_id.map(str::to_owned);
         identity.correlation_id = subject.correlation_id.and_then(super::request::correlation_id);

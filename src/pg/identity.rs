@@ -13,6 +13,9 @@ pub struct Identity {
     /// The token's `jti`.
     #[serde(default)]
     pub token_id: Option<String>,
+    /// Whether a signing profile's key signed that token.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub issued_here: bool,
     /// The namespace that `user_id` and `org_id` live in.
     #[serde(default)]
     pub namespace: String,

@@ -2,8 +2,8 @@
 
 use super::secret::{self, API_KEY_PREFIX};
 use crate::identity::{Named, belongs, permissions, refused_api_key, resolve, sha256};
-use crate::pg::sql::{self, Mode};
-use crate::pg::{self, Error, Result, Sealable, State};
+use crate::pg::sql::{self, Mode, Row};
+use crate::pg::{self, Error, Identity, Result, Sealable, State};
 use pgrx::{pg_extern, search_path};
 use std::rc::Rc;
 
@@ -21,6 +21,23 @@ struct Known {
     fault: Option<String>,
 }
 
+/// What is read of a key, found by a condition.
+macro_rules! known {
+    ($condition:literal) => {
+        concat!(
+            "SELECT k.id, k.namespace, k.org_id, k.user_id, k.role, k.valid_until, \
+                    CASE WHEN k.status = 'revoked' THEN 'revoked' \
+                         WHEN k.valid_until <= pg_catalog.statement_timestamp() THEN 'lapsed' \
+                         WHEN EXISTS (SELECT FROM tenancy.revocations AS r \
+                                       WHERE r.kind = 'user' AND r.scope = k.namespace AND r.value = k.user_id \
+                                         AND k.created_at <= r.revoked_at) THEN 'user_revoked' END, \
+                    k.for_member \
+             FROM tenancy.api_keys AS k WHERE ",
+            $condition
+        )
+    };
+}
+
 /// Makes the bearer of an API key the transaction's identity and gives the user's external id.
 ///
 /// Errors: PT401 invalid_api_key for every key that is not good; PT403 as `authenticate`; 55000.
@@ -36,16 +53,9 @@ fn authenticate_api_key(api_key: Option<&str>) -> String {
         }
         let hash = sha256(api_key.as_bytes());
         let known = find(&hash)?.ok_or_else(|| invalid("unknown", None))?;
-        if let Some(fault) = &known.fault {
-            return Err(invalid(fault, Some(known.id)));
-        }
         let id = known.id.to_string();
         let user = known.user_id.as_deref().unwrap_or(&id);
-        let named = Named { namespace: &known.namespace, user, org: Some(&known.org_id), tenant: None };
-        let mut identity = resolve(&named)?;
-        if known.for_member && !belongs(&identity) {
-            return Err(invalid("not_a_member", Some(known.id)));
-        }
+        let mut identity = judge(&known, user)?;
         identity.source = "api_key".to_owned();
         identity.token_id = Some(id.clone());
         identity.org_role = Some(known.role);
@@ -56,6 +66,26 @@ fn authenticate_api_key(api_key: Option<&str>) -> String {
     })
 }
 
+/// Refuses an identity that came from a key which is no longer good, by what is committed at this moment.
+pub(super) fn still_good(identity: &Identity) -> Result<()> {
+    let id = identity.token_id.as_deref().and_then(|id| uuid::Uuid::try_parse(id).ok()).unwrap_or_default();
+    let known = sql::query_opt(known!("k.id = $1"), &[id.into()], Mode::ReadLatest, |row| Ok(known(row)))?;
+    judge(&known.ok_or_else(|| invalid("unknown", Some(id)))?, &identity.user_id).map(drop)
+}
+
+/// Whom a key stands for, if it is good and they are.
+fn judge(known: &Known, user: &str) -> Result<Identity> {
+    if let Some(fault) = &known.fault {
+        return Err(invalid(fault, Some(known.id)));
+    }
+    let named = Named { namespace: &known.namespace, user, org: Some(&known.org_id), tenant: None };
+    let identity = resolve(&named)?;
+    if known.for_member && !belongs(&identity) {
+        return Err(invalid("not_a_member", Some(known.id)));
+    }
+    Ok(identity)
+}
+
 /// What a role permits by name, as `has_permission` applies it.
 #[pg_extern(name = "_role_permissions", immutable, parallel_safe)]
 fn role_permissions(role: &str) -> Vec<String> {
@@ -64,31 +94,20 @@ fn role_permissions(role: &str) -> Vec<String> {
 
 /// The key with that hash, good or not: it is while active or within its grace, and its user was not revoked since.
 fn find(hash: &[u8; 32]) -> Result<Option<Known>> {
-    let known = sql::query_opt(
-        "SELECT k.id, k.namespace, k.org_id, k.user_id, k.role, k.valid_until, \
-                CASE WHEN k.status = 'revoked' THEN 'revoked' \
-                     WHEN k.valid_until <= pg_catalog.statement_timestamp() THEN 'lapsed' \
-                     WHEN EXISTS (SELECT FROM tenancy.revocations AS r \
-                                   WHERE r.kind = 'user' AND r.scope = k.namespace AND r.value = k.user_id \
-                                     AND k.created_at <= r.revoked_at) THEN 'user_revoked' END, \
-                k.for_member \
-         FROM tenancy.api_keys AS k WHERE k.key_hash = $1",
-        &[hash.as_slice().into()],
-        Mode::ReadLatest,
-        |row| {
-            Ok(Known {
-                id: row.uuid(1).unwrap_or_default(),
-                namespace: row.text(2).unwrap_or_default(),
-                org_id: row.text(3).unwrap_or_default(),
-                user_id: row.text(4),
-                role: row.text(5).unwrap_or_default(),
-                valid_until: row.time(6),
-                fault: row.text(7),
-                for_member: row.get(8).unwrap_or(false),
-            })
-        },
-    )?;
-    Ok(known)
+    sql::query_opt(known!("k.key_hash = $1"), &[hash.as_slice().into()], Mode::ReadLatest, |row| Ok(known(row)))
+}
+
+fn known(row: &Row) -> Known {
+    Known {
+        id: row.uuid(1).unwrap_or_default(),
+        namespace: row.text(2).unwrap_or_default(),
+        org_id: row.text(3).unwrap_or_default(),
+        user_id: row.text(4),
+        role: row.text(5).unwrap_or_default(),
+        valid_until: row.time(6),
+        fault: row.text(7),
+        for_member: row.get(8).unwrap_or(false),
+    }
 }
 
 fn missing() -> Error {

@@ -7,7 +7,9 @@ pub mod api_keys;
 mod secret;
 pub mod signing;
 
+use crate::identity;
 use crate::pg::{self, Error, State};
+use pgrx::datum::TimestampWithTimeZone;
 use pgrx::iter::TableIterator;
 use pgrx::{name, pg_extern};
 
@@ -35,6 +37,38 @@ fn is_pkce(text: &str) -> bool {
 #[pg_extern(name = "_verifier_matches", immutable, parallel_safe)]
 fn verifier_matches(challenge: &str, verifier: &str) -> bool {
     pg::entry(|| Ok(secret::verifier_matches(challenge, verifier)))
+}
+
+/// Refuses, as authenticating would now, an identity whose token or key is no longer good: a transaction that began
+/// before it was revoked gives its bearer nothing that lasts. Whom a service acts as is the service's to judge.
+#[pg_extern(name = "_require_good_identity", volatile, parallel_unsafe)]
+fn require_good_identity() {
+    pg::entry(|| match pg::current_value() {
+        Some(identity) if identity.source == "token" => Ok(identity::still_good(&identity)?),
+        Some(identity) if identity.source == "api_key" => api_keys::still_good(&identity),
+        _ => Ok(()),
+    })
+}
+
+/// Whether the identity came from a token that a signing profile's key signed; false without a live identity.
+#[pg_extern(name = "_issued_here", stable, parallel_safe)]
+fn issued_here() -> bool {
+    pg::entry(|| Ok(pg::current_value().is_some_and(|identity| identity.issued_here)))
+}
+
+/// Whether a session is revoked, or a user since a time, by what is committed at this moment.
+#[pg_extern(name = "_is_revoked", stable, parallel_restricted)]
+fn is_revoked(
+    issuer: Option<&str>,
+    session_id: Option<&str>,
+    namespace: &str,
+    user_id: Option<&str>,
+    since: TimestampWithTimeZone,
+) -> bool {
+    pg::entry(|| {
+        let (issuer, user) = (issuer.unwrap_or_default(), user_id.unwrap_or_default());
+        identity::is_revoked_now(issuer, session_id, namespace, user, i64::from(since))
+    })
 }
 
 fn fault(reason: &'static str, message: &str) -> Error {

@@ -3,7 +3,7 @@
 use crate::common::{base64url, in_parallel, refused};
 use crate::world::{ORG, OTHER, USER, audit, claims, reason, row, text, world};
 use aws_lc_rs::digest::{SHA256, digest};
-use postgres::Client;
+use postgres::{Client, Transaction};
 
 /// RFC 7636, appendix B.
 const VERIFIER: &str = "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk";
@@ -36,6 +36,17 @@ pub fn authorize(client: &mut Client, user: &str, org: Option<&str>) -> Pair {
     let (status, pair) = complete(client, &code, VERIFIER, STATE, REDIRECT);
     assert_eq!(status, "issued");
     pair.unwrap()
+}
+
+/// A code, as [`authorize`] starts with.
+pub fn start_for(client: &mut Client, user: &str, org: Option<&str>) -> String {
+    start(client, user, org, CHALLENGE)
+}
+
+/// The status that the exchange of such a code gives.
+pub fn complete_started(transaction: &mut Transaction, code: &str) -> String {
+    let complete = "SELECT status FROM tenancy.complete_authorization($1, $2, $3, $4)";
+    transaction.query_one(complete, &[&code, &VERIFIER, &STATE, &REDIRECT]).unwrap().get(0)
 }
 
 fn refresh(client: &mut Client, token: &str) -> (String, Option<String>, Option<String>) {
