@@ -50,21 +50,19 @@ def main(old, new):
     gone = [statement for statement in old if plain(statement) not in kept]
     made = [statement for statement in new if plain(statement) not in known]
     before = {name(statement) for statement in gone}
-    by_hand, script, opened = [], [HEAD], []
+    replaced, added, comments, by_hand = [], [], [], []
     for statement in made:
-        if name(statement) in before and name(statement):
-            script.append(statement.replace("CREATE", "CREATE OR REPLACE", 1))
-        elif name(statement):
-            script.append(statement)
-            opened.append(name(statement))
-        elif statement.startswith("COMMENT ON"):
-            script.append(statement)
+        if not name(statement):
+            (comments if statement.startswith("COMMENT ON") else by_hand).append(statement)
+        elif name(statement) in before:
+            replaced.append(statement.replace("CREATE", "CREATE OR REPLACE", 1))
         else:
-            by_hand.append(statement)
-    replaced = {name(statement) for statement in made}
-    by_hand += [statement for statement in gone if not statement.startswith("COMMENT ON") and name(statement) not in replaced]
-    for function in opened:
-        script.append(f"REVOKE ALL ON ROUTINE tenancy.{function} FROM PUBLIC;")
+            added.append(statement)
+    # pgrx orders its script anew in each build; here the order is always the same.
+    script = [HEAD.rstrip(), *sorted(added, key=name), *sorted(replaced), *sorted(comments)]
+    script += [f"REVOKE ALL ON ROUTINE tenancy.{name(statement)} FROM PUBLIC;" for statement in sorted(added, key=name)]
+    after = {name(statement) for statement in made}
+    by_hand += [statement for statement in gone if not statement.startswith("COMMENT ON") and name(statement) not in after]
     print("\n\n".join([*script, TAIL.rstrip()]))
     for statement in by_hand:
         print(f"by hand: {statement[:200]}", file=sys.stderr)
