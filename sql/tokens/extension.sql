@@ -156,10 +156,11 @@ BEGIN
      WHERE t.token_hash = tenancy._token_hash(_find_extension_token.token);
     SELECT v.valid, v.reason, v.claims INTO checked FROM tenancy.verify_token(_find_extension_token.token) AS v;
     IF NOT checked.valid THEN
-        cause := checked.reason;
+        cause := CASE checked.reason WHEN 'not_issued' THEN 'unknown' ELSE checked.reason END;
         refusal := CASE checked.reason
             WHEN 'expired' THEN 'TOKEN_EXPIRED'
             WHEN 'revoked' THEN _find_extension_token.otherwise
+            WHEN 'not_issued' THEN _find_extension_token.otherwise
             WHEN 'not_a_member' THEN _find_extension_token.otherwise
             WHEN 'token_type' THEN 'INVALID_TOKEN_TYPE'
             ELSE 'INVALID_TOKEN' END;
@@ -358,6 +359,12 @@ BEGIN
       JOIN tenancy.users AS u ON u.id = t.user_id
      WHERE t.id = revoke_extension_token.token_id;
     IF NOT FOUND THEN
+        -- Whoever has seen such a token may be sure that it is good nowhere, nor what was issued on the strength of it.
+        IF tenancy._caller_has('service') THEN
+            PERFORM tenancy._revoke('token', p.issuer, revoke_extension_token.token_id::text, now() + interval '120 days'),
+                    tenancy._revoke('session', p.issuer, revoke_extension_token.token_id::text, now() + interval '1 day')
+               FROM (SELECT DISTINCT own.issuer FROM tenancy.signing_profiles AS own) AS p;
+        END IF;
         RETURN false;
     END IF;
     -- Another user's token is answered as one that does not exist.
@@ -378,7 +385,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tenancy.revoke_extension_token(uuid) IS
-'Revokes a long-lived token, for validate_extension_token and authenticate alike, and the access and dashboard tokens issued to its bearer; true where it was live. A role without service access can revoke the authenticated user''s own only; any other token is answered false. Errors: 22023, PT403 api_key_identity (an API key revokes none), 55000.';
+'Revokes a long-lived token, for validate_extension_token and authenticate alike, and the access and dashboard tokens issued to its bearer; true where it was live. A role without service access can revoke the authenticated user''s own only; any other token is answered false. For a token without a row (its transaction was rolled back) service access records the revocation all the same, and is answered false. Errors: 22023, PT403 api_key_identity (an API key revokes none), 55000.';
 
 CREATE FUNCTION tenancy.list_extension_tokens(user_id text, profile text DEFAULT 'default')
 RETURNS TABLE (token_id uuid, name text, device text, org_id text, created_at timestamptz, last_used_at timestamptz,

@@ -18,6 +18,8 @@ pub enum Refusal {
     AlgorithmNotAllowed,
     /// The token, its session or its user was revoked.
     Revoked,
+    /// A long-lived token of ours, without the row that issuing it leaves.
+    NotIssued,
     /// An id holds `::`, which separates namespaces.
     ReservedId(&'static str),
     /// The token's tenant is not the one its organization is registered with.
@@ -40,6 +42,7 @@ impl Refusal {
             Refusal::AmbiguousKey => "kid_required",
             Refusal::AlgorithmNotAllowed => "algorithm_not_allowed",
             Refusal::Revoked => "revoked",
+            Refusal::NotIssued => "not_issued",
             Refusal::ReservedId(_) => "reserved_id",
             Refusal::TenantMismatch => "tenant_mismatch",
             Refusal::TenantTaken => "tenant_taken",
@@ -56,6 +59,7 @@ impl Refusal {
             Refusal::AmbiguousKey => "the token names no key, and the issuer has not exactly one".to_owned(),
             Refusal::AlgorithmNotAllowed => "the issuer may not use this algorithm".to_owned(),
             Refusal::Revoked => "the token has been revoked".to_owned(),
+            Refusal::NotIssued => "the transaction that issued the token was not committed".to_owned(),
             Refusal::ReservedId(name) => format!("{name} holds \"::\""),
             Refusal::TenantMismatch => "the token's tenant is not its organization's".to_owned(),
             Refusal::TenantTaken => "the organization does not belong to the tenant of its name".to_owned(),
@@ -67,6 +71,7 @@ impl Refusal {
     fn hint(&self) -> &'static str {
         match self {
             Refusal::Token(Reason::Expired) | Refusal::Revoked => "Ask the user to sign in again.",
+            Refusal::NotIssued => "Issue another, and commit. A standby knows the token when it has caught up.",
             Refusal::UnknownIssuer => "Add it: SELECT tenancy.add_issuer(…).",
             Refusal::UnknownKey => "Bring its keys up to date: SELECT tenancy.set_jwks(…) or tenancy.add_key(…).",
             Refusal::AmbiguousKey => "Let the issuer name the key in the header's kid.",

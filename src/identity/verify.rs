@@ -11,6 +11,7 @@ use super::refusal::{Failure, Refusal};
 use super::tenant::Named;
 use super::{directory, epoch, revocations};
 use crate::pg::metrics::{self, Series};
+use crate::pg::sql::{self, Mode};
 use crate::pg::{self, Identity, Jsonb, Result, Sealable};
 use std::borrow::Cow;
 use std::cell::{OnceCell, RefCell};
@@ -32,6 +33,8 @@ struct Judged<'a> {
     subject: Subject<'a>,
     /// What the directory says of the subject.
     known: Rc<Identity>,
+    /// Whether the verdict outlives the transaction.
+    is_final: bool,
 }
 
 /// A verified token, as it is kept: in few pieces, for most are never asked for again.
@@ -102,7 +105,10 @@ fn verify<T>(
     check_times(&claims.times(), &judged.issuer, judged.terms)?;
     let bearer = OnceCell::new();
     let made = first(&claims, &judged, &bearer);
-    let (times, Judged { issuer, terms, known, .. }) = (claims.times(), judged);
+    let (times, Judged { issuer, terms, known, is_final, .. }) = (claims.times(), judged);
+    if !is_final {
+        return Ok((made, fingerprint));
+    }
     keep(epoch, fingerprint, Verified { payload: token.into_payload(), times, issuer, terms, known, bearer });
     Ok((made, fingerprint))
 }
@@ -138,7 +144,29 @@ fn judge<'a>(token: &Token, claims: &'a Claims) -> std::result::Result<Judged<'a
     revocations::check(&issuer, claims, &subject)?;
     let known = directory::known(&named(&issuer, &subject))?;
     check_membership(terms.is_ours, &known)?;
-    Ok(Judged { issuer, terms, subject, known })
+    let is_final = !terms.is_ours || check_issued(claims)?;
+    Ok(Judged { issuer, terms, subject, known, is_final })
+}
+
+/// A long-lived token of ours is good with its row: issued in a transaction that was rolled back it would be counted,
+/// listed and revoked by nobody. Ours have a jti of version 7; another service that signs with the same key keeps rows
+/// of its own. Gives whether that holds beyond this transaction, which may have written the row itself.
+fn check_issued(claims: &Claims) -> std::result::Result<bool, Failure> {
+    let is_long_lived = claims.members().get("type").and_then(Json::as_str) == Some("extension_long_lived");
+    let id = claims.token_id().and_then(|id| uuid::Uuid::try_parse(id).ok());
+    let Some(id) = id.filter(|id| is_long_lived && id.get_version_num() == 7) else { return Ok(true) };
+    let row = sql::query_opt(
+        "SELECT t.revoked_at IS NULL, pg_catalog.pg_current_xact_id_if_assigned() IS NULL \
+         FROM tenancy.extension_tokens AS t WHERE t.id = $1",
+        &[id.into()],
+        Mode::ReadLatest,
+        |row| Ok((row.get(1).unwrap_or(false), row.get(2).unwrap_or(false))),
+    )?;
+    match row {
+        Some((true, is_final)) => Ok(is_final),
+        Some((false, _)) => Err(Refusal::Revoked.into()),
+        None => Err(Refusal::NotIssued.into()),
+    }
 }
 
 fn named<'a>(issuer: &'a Issuer, subject: &'a Subject) -> Named<'a> {
@@ -161,6 +189,9 @@ pub fn still_good(identity: &Identity) -> std::result::Result<(), Failure> {
     let issuer = issuers::find(identity.issuer.as_deref().unwrap_or_default())?;
     let subject = issuer.mapping.resolve(&claims)?;
     revocations::check_now(&issuer, &claims, &subject)?;
+    if identity.issued_here {
+        check_issued(&claims)?;
+    }
     check_membership(identity.issued_here, &directory::resolve(&named(&issuer, &subject))?)
 }
 
@@ -172,8 +203,13 @@ impl Verified {
         }
         let claims = Claims::parse(&self.payload)?;
         let subject = self.issuer.mapping.resolve(&claims)?;
-        let judged =
-            Judged { issuer: Rc::clone(&self.issuer), terms: self.terms, subject, known: Rc::clone(&self.known) };
+        let judged = Judged {
+            issuer: Rc::clone(&self.issuer),
+            terms: self.terms,
+            subject,
+            known: Rc::clone(&self.known),
+            is_final: true,
+        };
         Ok(Rc::clone(self.bearer.get_or_init(|| Rc::new(Sealable::new(judged.identity(&claims))))))
     }
 }

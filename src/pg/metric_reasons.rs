@@ -1,7 +1,7 @@
 //! The reasons that have a series of their own in the metrics; any other counts as `other`, the last of each list.
 
 /// Why nobody was authenticated.
-pub(super) const REFUSALS: [&str; 41] = [
+pub(super) const REFUSALS: [&str; 42] = [
     "not_authenticated",
     "missing_token",
     "several_tokens",
@@ -34,6 +34,7 @@ pub(super) const REFUSALS: [&str; 41] = [
     "unknown_issuer",
     "unknown_key",
     "revoked",
+    "not_issued",
     "reserved_id",
     "tenant_suspended",
     "tenant_mismatch",

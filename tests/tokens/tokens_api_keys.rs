@@ -296,7 +296,7 @@ fn a_key_authenticates_on_a_standby() {
     let mut client = database.superuser();
     furnish(&mut client);
     let (key, _) = create(&mut client, "admin");
-    let token = text(&mut client, "SELECT tenancy.issue_access_token($1, $2)", &[&USER, &ORG]);
+    let token = text(&mut client, "SELECT token FROM tenancy.issue_extension_token($1, $2)", &[&USER, &ORG]);
     drop(client);
     own.stop();
     // A server that recovers and never ends recovering is a standby without a primary.

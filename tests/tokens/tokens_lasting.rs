@@ -262,3 +262,58 @@ fn nobody_claims_a_right_for_themselves() {
     begin(&mut app, &own).query(issue, &[&OTHER, &json!({"username": "x"})]).unwrap();
     database.connect("svc").query(issue, &[&OTHER, &json!({"role": "x"})]).unwrap();
 }
+
+/// Signed and shown, and in no table: nobody would count, list or revoke it.
+#[test]
+fn a_long_lived_token_is_good_with_its_row() {
+    let database = world();
+    let (mut svc, mut app) = (database.connect("svc"), database.connect("app"));
+    let issue = "SELECT token, token_id FROM tenancy.issue_extension_token($1, $2)";
+    let mut transaction = svc.transaction().unwrap();
+    let issued = transaction.query_one(issue, &[&USER, &ORG]).unwrap();
+    let (token, id): (String, uuid::Uuid) = (issued.get(0), issued.get(1));
+    let why = "SELECT coalesce(reason, 'good') FROM tenancy.verify_token($1)";
+    let mut attempt = transaction.transaction().unwrap();
+    let later: String = attempt.query_one(issue, &[&USER, &ORG]).unwrap().get(0);
+    for token in [&token, &later] {
+        assert_eq!(attempt.query_one(why, &[token]).unwrap().get::<_, &str>(0), "good");
+    }
+    attempt.rollback().unwrap();
+    // What a session has verified in its own transaction it does not take for committed.
+    assert_eq!(transaction.query_one(why, &[&later]).unwrap().get::<_, &str>(0), "not_issued");
+    assert_eq!(transaction.query_one(why, &[&token]).unwrap().get::<_, &str>(0), "good");
+    transaction.rollback().unwrap();
+    for client in [&mut svc, &mut app] {
+        assert_eq!(text(client, why, &[&token]), "not_issued");
+        refused(client.query(AUTHENTICATE, &[&token]), "PT401", "not_issued");
+    }
+    let validate = "SELECT tenancy.validate_extension_token($1)";
+    refused(app.query(validate, &[&token]), "PT401", "TOKEN_REVOKED_OR_INVALID");
+
+    // A service that has seen it has it revoked all the same, and nobody else has.
+    let revoke = "SELECT tenancy.revoke_extension_token($1)";
+    let recorded = "SELECT string_agg(kind, ' ' ORDER BY kind) FROM tenancy.revocations WHERE value = $1::uuid::text";
+    let mut ops = database.superuser();
+    for (client, kinds) in [(&mut app, None), (&mut svc, Some("session token"))] {
+        assert!(!row(client, revoke, &[&id]).get::<_, bool>(0));
+        assert_eq!(row(&mut ops, recorded, &[&id]).get::<_, Option<&str>>(0), kinds);
+    }
+    assert_eq!(text(&mut app, why, &[&token]), "revoked");
+
+    // With its row it is good, where nothing can be written and whatever the transaction has seen before.
+    let mut held = app.transaction().unwrap();
+    held.batch_execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY; SELECT 1").unwrap();
+    let token = text(&mut svc, "SELECT token FROM tenancy.issue_extension_token($1, $2)", &[&USER, &ORG]);
+    held.query_one(AUTHENTICATE, &[&token]).unwrap();
+    drop(held);
+    // Another service's, by the same key, is that service's to end.
+    let elsewhere = Token::for_user(USER)
+        .header("kid", "k1")
+        .claim("iss", crate::world::ISSUER)
+        .claim("aud", crate::world::AUDIENCE)
+        .claim("type", "extension_long_lived");
+    for jti in ["7", "0f3b5b52-9c4e-4d5f-8a51-7d1a6ff2f6b1"] {
+        let token = elsewhere.clone().claim("jti", jti).sign_with(crate::world::SECRET);
+        assert_eq!(text(&mut app, why, &[&token]), "good");
+    }
+}
