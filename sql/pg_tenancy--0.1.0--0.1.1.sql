@@ -1484,6 +1484,68 @@ BEGIN
 END
 $$;
 
+CREATE OR REPLACE FUNCTION tenancy._find_extension_token(token text, otherwise text) RETURNS uuid
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    checked record;
+    known_id uuid;
+    is_revoked boolean;
+    known_end timestamptz;
+    refusal text;
+    cause text;
+BEGIN
+    IF coalesce(_find_extension_token.token, '') = '' THEN
+        PERFORM tenancy._raise('PT401', 'MISSING_AUTH_HEADER', 'There is no token', 'Pass the bearer''s token, without the word Bearer.');
+    END IF;
+    SELECT t.id, t.revoked_at IS NOT NULL, t.expires_at INTO known_id, is_revoked, known_end
+      FROM tenancy.extension_tokens AS t
+     WHERE t.token_hash = tenancy._token_hash(_find_extension_token.token);
+    SELECT v.valid, v.reason, v.claims INTO checked FROM tenancy.verify_token(_find_extension_token.token) AS v;
+    IF NOT checked.valid THEN
+        cause := CASE checked.reason WHEN 'not_issued' THEN 'unknown' ELSE checked.reason END;
+        refusal := CASE checked.reason
+            WHEN 'expired' THEN 'TOKEN_EXPIRED'
+            WHEN 'revoked' THEN _find_extension_token.otherwise
+            WHEN 'not_issued' THEN _find_extension_token.otherwise
+            WHEN 'not_a_member' THEN _find_extension_token.otherwise
+            WHEN 'token_type' THEN 'INVALID_TOKEN_TYPE'
+            ELSE 'INVALID_TOKEN' END;
+    ELSIF checked.claims ->> 'type' IS DISTINCT FROM 'extension_long_lived' THEN
+        cause := 'type';
+        refusal := 'INVALID_TOKEN_TYPE';
+    ELSIF known_id IS NULL THEN
+        cause := 'unknown';
+        refusal := CASE WHEN EXISTS (
+                SELECT FROM tenancy.users AS u JOIN tenancy.issuers AS i ON i.namespace = u.namespace
+                 WHERE i.issuer = checked.claims ->> 'iss' AND u.external_id = checked.claims ->> 'sub')
+            THEN _find_extension_token.otherwise ELSE 'USER_NOT_FOUND' END;
+    ELSIF is_revoked THEN
+        cause := 'revoked';
+        refusal := _find_extension_token.otherwise;
+    ELSIF known_end <= now() THEN
+        cause := 'expired';
+        refusal := 'TOKEN_EXPIRED';
+    END IF;
+    IF refusal IS NOT NULL THEN
+        -- An error takes its transaction's rows with it: what is told apart for the operator goes to the server's log.
+        RAISE LOG 'pg_tenancy: extension token refused: %, token id %', cause, coalesce(known_id::text, 'unknown');
+        PERFORM tenancy._raise(
+            CASE refusal WHEN 'USER_NOT_FOUND' THEN 'PT404' WHEN 'NO_ACTIVE_TOKEN' THEN 'PT404' ELSE 'PT401' END,
+            refusal,
+            CASE refusal
+                WHEN 'TOKEN_EXPIRED' THEN 'The token has expired'
+                WHEN 'INVALID_TOKEN_TYPE' THEN 'The token is of another type'
+                WHEN 'USER_NOT_FOUND' THEN 'User not found'
+                WHEN 'NO_ACTIVE_TOKEN' THEN 'There is no active token to refresh'
+                WHEN 'TOKEN_REVOKED_OR_INVALID' THEN 'The token is revoked or was never issued'
+                ELSE 'The token is invalid' END,
+            'Let the user sign in and issue a new token.');
+    END IF;
+    RETURN known_id;
+END
+$$;
+
 CREATE OR REPLACE FUNCTION tenancy._forget_protection(table_name regclass) RETURNS boolean
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 SET quote_all_identifiers = off SET standard_conforming_strings = on
@@ -4545,6 +4607,12 @@ BEGIN
       JOIN tenancy.users AS u ON u.id = t.user_id
      WHERE t.id = revoke_extension_token.token_id;
     IF NOT FOUND THEN
+        -- Whoever has seen such a token may be sure that it is good nowhere, nor what was issued on the strength of it.
+        IF tenancy._caller_has('service') THEN
+            PERFORM tenancy._revoke('token', p.issuer, revoke_extension_token.token_id::text, now() + interval '120 days'),
+                    tenancy._revoke('session', p.issuer, revoke_extension_token.token_id::text, now() + interval '1 day')
+               FROM (SELECT DISTINCT own.issuer FROM tenancy.signing_profiles AS own) AS p;
+        END IF;
         RETURN false;
     END IF;
     -- Another user's token is answered as one that does not exist.
@@ -4893,7 +4961,7 @@ COMMENT ON FUNCTION tenancy.revoke_access(regrole, text) IS
 'Takes one access from a role, keeps what its other recorded accesses give and nothing else, and returns whether it had been granted. Accesses are recorded by name: of a role that was renamed since, nothing is recorded, so everything it had is taken. For the extension''s owner and superusers. Errors: 22023, 55000, 42501.';
 
 COMMENT ON FUNCTION tenancy.revoke_extension_token(uuid) IS
-'Revokes a long-lived token, for validate_extension_token and authenticate alike, and the access and dashboard tokens issued to its bearer; true where it was live. A role without service access can revoke the authenticated user''s own only; any other token is answered false. Errors: 22023, PT403 api_key_identity (an API key revokes none), 55000.';
+'Revokes a long-lived token, for validate_extension_token and authenticate alike, and the access and dashboard tokens issued to its bearer; true where it was live. A role without service access can revoke the authenticated user''s own only; any other token is answered false. For a token without a row (its transaction was rolled back) service access records the revocation all the same, and is answered false. Errors: 22023, PT403 api_key_identity (an API key revokes none), 55000.';
 
 COMMENT ON FUNCTION tenancy.rotate_api_key(uuid, interval) IS
 'Makes a new key with the same rights; the old one authenticates until old_valid_until (grace, 7 days unless told otherwise) and not a moment longer. A role without service or operator access rotates keys without a user and its own user''s only. Errors: PT422 not_active (also where the key''s user was revoked since it was made), PT404 api_key_not_found, PT401, PT403 another_user, lapsing_key, permission_denied, 22023, 55000.';
