@@ -374,7 +374,9 @@ fn early_release_turns_follow_savepoints_and_other_ways_to_the_pool() {
         let held = "SELECT count(*) FROM pg_catalog.pg_locks WHERE locktype = 'advisory'";
         client.query_one(held, &[]).unwrap().get::<_, i64>(0)
     };
-    assert_eq!(locks(&mut owner), 0, "a turn that nobody waits for takes no lock");
+    // Of the turns it takes, two may fall on one of the 1024 gates by chance, and the later one is a lock then.
+    let by_chance = locks(&mut owner);
+    assert!(by_chance < 5, "a turn that nobody waits for takes no lock: {by_chance}");
     std::thread::scope(|scope| {
         for user in [1, 40] {
             let database = &database;
@@ -382,7 +384,8 @@ fn early_release_turns_follow_savepoints_and_other_ways_to_the_pool() {
             scope.spawn(move || database.connect("svc").batch_execute(&debit).unwrap());
         }
         until_waiting(&database, 2);
-        assert!((1..=2).contains(&locks(&mut owner)), "who waits long waits in the queue of a lock");
+        let waiting = locks(&mut owner) - by_chance;
+        assert!((1..=2).contains(&waiting), "who waits long waits in the queue of a lock: {waiting}");
         owner.batch_execute(&format!("{all}; COMMIT")).unwrap();
     });
     verifies(&database);
