@@ -1,5 +1,14 @@
 \echo Use "ALTER EXTENSION pg_tenancy UPDATE" to load this file. \quit
 
+CREATE FUNCTION tenancy._holds_access(role oid) RETURNS boolean
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    RETURN EXISTS (SELECT FROM pg_namespace AS n, aclexplode(n.nspacl) AS a
+                    WHERE n.nspname = 'tenancy' AND a.grantee = _holds_access.role);
+END
+$$;
+
 CREATE  FUNCTION "_issued_here"() RETURNS bool 
 STRICT STABLE PARALLEL SAFE 
 LANGUAGE c 
@@ -125,10 +134,7 @@ BEGIN
     -- The lock is grant_access's: two sessions that change privileges at once fail on the same catalog row.
     LOCK TABLE tenancy.access_grants IN SHARE ROW EXCLUSIVE MODE;
     FOR recorded_name IN SELECT DISTINCT g.role_name FROM tenancy.access_grants AS g ORDER BY 1 LOOP
-        -- A name is no role: what grant_access gave stands in the schema's privileges, by the role's own id, through
-        -- renaming and restoring. A role that has none of it there is another of the same name.
-        IF EXISTS (SELECT FROM pg_roles AS r, pg_namespace AS n, aclexplode(n.nspacl) AS a
-                    WHERE r.rolname = recorded_name AND n.nspname = 'tenancy' AND a.grantee = r.oid) THEN
+        IF EXISTS (SELECT FROM pg_roles AS r WHERE r.rolname = recorded_name AND tenancy._holds_access(r.oid)) THEN
             PERFORM tenancy._reconcile_access(recorded_name);
         ELSIF EXISTS (SELECT FROM pg_roles AS r WHERE r.rolname = recorded_name) THEN
             RAISE WARNING 'role "%" is recorded in tenancy.access_grants but holds nothing in schema tenancy: nothing granted', recorded_name
@@ -918,9 +924,7 @@ BEGIN
             SELECT FROM tenancy.access_grants AS g
               JOIN pg_roles AS r ON r.rolname = g.role_name
              WHERE g.access = ANY (_caller_has.accesses) AND pg_has_role(caller, r.oid, 'USAGE')
-               -- Not another role that has the name now.
-               AND EXISTS (SELECT FROM pg_namespace AS n, aclexplode(n.nspacl) AS a
-                            WHERE n.nspname = 'tenancy' AND a.grantee = r.oid));
+               AND tenancy._holds_access(r.oid));
 END
 $$;
 
@@ -1596,6 +1600,7 @@ VALUES
     ('_function_access()', 'internal'),
     ('_table_access()', 'internal'),
     ('_access_levels(text)', 'internal'),
+    ('_holds_access(oid)', 'internal'),
     ('_reconcile_access(text)', 'internal'),
     ('_reconcile_operator_policies()', 'internal'),
     ('_health_schema()', 'internal'),
@@ -3154,8 +3159,7 @@ BEGIN
       FROM tenancy.access_grants AS g
       JOIN pg_roles AS r ON r.rolname = g.role_name
      WHERE g.access = 'operator'
-       AND EXISTS (SELECT FROM pg_namespace AS n, aclexplode(n.nspacl) AS a
-                    WHERE n.nspname = 'tenancy' AND a.grantee = r.oid);
+       AND tenancy._holds_access(r.oid);
     -- Only where something changes: replacing a policy locks its table.
     FOR target IN
         SELECT c.oid::regclass AS name, p.oid IS NOT NULL AS has_policy
@@ -4193,8 +4197,7 @@ BEGIN
     -- What is recorded under its name for a role that was dropped or renamed is not this one's.
     DELETE FROM tenancy.access_grants AS g
      WHERE g.role_name = target.rolname
-       AND NOT EXISTS (SELECT FROM pg_namespace AS n, aclexplode(n.nspacl) AS a
-                        WHERE n.nspname = 'tenancy' AND a.grantee = grant_access.role);
+       AND NOT tenancy._holds_access(grant_access.role);
     INSERT INTO tenancy.access_grants (role_name, access)
     VALUES (target.rolname, grant_access.access)
     ON CONFLICT ON CONSTRAINT access_grants_pkey DO NOTHING;
@@ -4586,8 +4589,7 @@ BEGIN
     -- Whatever the record says: a role that was renamed holds what is recorded under its old name.
     was_granted := was_granted
         OR NOT EXISTS (SELECT FROM tenancy.access_grants AS g WHERE g.role_name = target)
-           AND EXISTS (SELECT FROM pg_namespace AS n, aclexplode(n.nspacl) AS a
-                        WHERE n.nspname = 'tenancy' AND a.grantee = revoke_access.role);
+           AND tenancy._holds_access(revoke_access.role);
     PERFORM tenancy._reconcile_access(target);
     PERFORM tenancy._reconcile_operator_policies();
     RETURN was_granted;
@@ -4860,6 +4862,9 @@ COMMENT ON FUNCTION tenancy._delete_batch(text, uuid, integer) IS
 COMMENT ON FUNCTION tenancy._end_extension_token(uuid, text) IS
 'Revokes a token for validate_extension_token and for authenticate, and for the reason revoked also the access and dashboard tokens issued to its bearer; false where it was revoked before.';
 
+COMMENT ON FUNCTION tenancy._holds_access(oid) IS
+'Whether this role, and not another that had its name, was given access: what grant_access gave stands in the schema''s privileges by the role''s own id, through renaming and restoring.';
+
 COMMENT ON FUNCTION tenancy._identity_expired() IS
 'Whether the transaction had an identity that ended, because its token expired or because it was cleared: it may not act as if it had none.';
 
@@ -4981,6 +4986,8 @@ COMMENT ON FUNCTION tenancy.uninstall(text) IS
 COMMENT ON PROCEDURE tenancy.delete_tenant(text, boolean, integer, jsonb) IS
 $$Deletes a tenant's rows in every protected table and in tenancy's own, the ledger included, children of foreign keys first, batch_size rows a transaction (rows that point at each other, in one table or in several of one owner, go all at once), and returns the receipt: {"tenant_id", "deletion", "deleted": {table: rows}, "rows", "done"}, which is also kept in tenancy.tenant_deletions. Interrupted, it goes on with the next CALL. Audit logs and receipts stay, and the suspended tenant's entry, which keeps its old tokens out, as entries of its organizations' names do. CALL it outside a transaction.
 Errors: PT422 tenant_not_suspended, obligations_open (credits or holds), both waived by force => true; 22023; 23503 where rows of another table point at the tenant's; 2D000 inside a transaction.$$;
+
+REVOKE ALL ON ROUTINE tenancy._holds_access FROM PUBLIC;
 
 REVOKE ALL ON ROUTINE tenancy._issued_here FROM PUBLIC;
 

@@ -131,10 +131,7 @@ BEGIN
     -- The lock is grant_access's: two sessions that change privileges at once fail on the same catalog row.
     LOCK TABLE tenancy.access_grants IN SHARE ROW EXCLUSIVE MODE;
     FOR recorded_name IN SELECT DISTINCT g.role_name FROM tenancy.access_grants AS g ORDER BY 1 LOOP
-        -- A name is no role: what grant_access gave stands in the schema's privileges, by the role's own id, through
-        -- renaming and restoring. A role that has none of it there is another of the same name.
-        IF EXISTS (SELECT FROM pg_roles AS r, pg_namespace AS n, aclexplode(n.nspacl) AS a
-                    WHERE r.rolname = recorded_name AND n.nspname = 'tenancy' AND a.grantee = r.oid) THEN
+        IF EXISTS (SELECT FROM pg_roles AS r WHERE r.rolname = recorded_name AND tenancy._holds_access(r.oid)) THEN
             PERFORM tenancy._reconcile_access(recorded_name);
         ELSIF EXISTS (SELECT FROM pg_roles AS r WHERE r.rolname = recorded_name) THEN
             RAISE WARNING 'role "%" is recorded in tenancy.access_grants but holds nothing in schema tenancy: nothing granted', recorded_name

@@ -1,5 +1,17 @@
 -- The functions that grant by the lists of sql/access.sql, and only by them.
 
+CREATE FUNCTION tenancy._holds_access(role oid) RETURNS boolean
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    RETURN EXISTS (SELECT FROM pg_namespace AS n, aclexplode(n.nspacl) AS a
+                    WHERE n.nspname = 'tenancy' AND a.grantee = _holds_access.role);
+END
+$$;
+
+COMMENT ON FUNCTION tenancy._holds_access(oid) IS
+'Whether this role, and not another that had its name, was given access: what grant_access gave stands in the schema''s privileges by the role''s own id, through renaming and restoring.';
+
 CREATE FUNCTION tenancy._access_levels(access text) RETURNS text[]
 LANGUAGE plpgsql
 IMMUTABLE
@@ -72,8 +84,7 @@ BEGIN
       FROM tenancy.access_grants AS g
       JOIN pg_roles AS r ON r.rolname = g.role_name
      WHERE g.access = 'operator'
-       AND EXISTS (SELECT FROM pg_namespace AS n, aclexplode(n.nspacl) AS a
-                    WHERE n.nspname = 'tenancy' AND a.grantee = r.oid);
+       AND tenancy._holds_access(r.oid);
     -- Only where something changes: replacing a policy locks its table.
     FOR target IN
         SELECT c.oid::regclass AS name, p.oid IS NOT NULL AS has_policy
@@ -134,8 +145,7 @@ BEGIN
     -- What is recorded under its name for a role that was dropped or renamed is not this one's.
     DELETE FROM tenancy.access_grants AS g
      WHERE g.role_name = target.rolname
-       AND NOT EXISTS (SELECT FROM pg_namespace AS n, aclexplode(n.nspacl) AS a
-                        WHERE n.nspname = 'tenancy' AND a.grantee = grant_access.role);
+       AND NOT tenancy._holds_access(grant_access.role);
     INSERT INTO tenancy.access_grants (role_name, access)
     VALUES (target.rolname, grant_access.access)
     ON CONFLICT ON CONSTRAINT access_grants_pkey DO NOTHING;
@@ -174,8 +184,7 @@ BEGIN
     -- Whatever the record says: a role that was renamed holds what is recorded under its old name.
     was_granted := was_granted
         OR NOT EXISTS (SELECT FROM tenancy.access_grants AS g WHERE g.role_name = target)
-           AND EXISTS (SELECT FROM pg_namespace AS n, aclexplode(n.nspacl) AS a
-                        WHERE n.nspname = 'tenancy' AND a.grantee = revoke_access.role);
+           AND tenancy._holds_access(revoke_access.role);
     PERFORM tenancy._reconcile_access(target);
     PERFORM tenancy._reconcile_operator_policies();
     RETURN was_granted;

@@ -14,9 +14,7 @@ BEGIN
             SELECT FROM tenancy.access_grants AS g
               JOIN pg_roles AS r ON r.rolname = g.role_name
              WHERE g.access = ANY (_caller_has.accesses) AND pg_has_role(caller, r.oid, 'USAGE')
-               -- Not another role that has the name now.
-               AND EXISTS (SELECT FROM pg_namespace AS n, aclexplode(n.nspacl) AS a
-                            WHERE n.nspname = 'tenancy' AND a.grantee = r.oid));
+               AND tenancy._holds_access(r.oid));
 END
 $$;
 COMMENT ON FUNCTION tenancy._caller_has(text[]) IS

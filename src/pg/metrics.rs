@@ -1,8 +1,9 @@
 //! Counters in shared memory: no row is written and no lock is taken for one more.
 //!
 //! Each tenant of a database has a slot with every series, up to a bound; what comes later is counted as tenant
-//! `other`, and so is a tenant of that name. What belongs to no tenant (a refused token) is counted under the empty one. Without preload there is no
-//! memory, and counting does nothing. Counts are not undone by a rollback: what was refused was refused.
+//! `other`, and so is a tenant of that name. What belongs to no tenant (a refused token) is counted under the empty one.
+//! Without preload there is no memory, and counting does nothing. Counts are not undone by a rollback: what was refused
+//! was refused.
 
 use super::metric_reasons::{DENIALS, REFUSALS};
 use super::shared::SharedSlice;
