@@ -436,6 +436,8 @@ VALUES
     ('_rows_as_owner(oid,text,text)', 'internal'),
     ('_tenant_tables(boolean)', 'internal'),
     ('_has_pool(oid)', 'internal'),
+    ('_tables_above(oid[],oid)', 'internal'),
+    ('_keep_organizations_out(text)', 'internal'),
     ('_condition_applies(text,text)', 'internal'),
     ('_tenant_obligations(text)', 'internal'),
     ('guard_schema(name,text,name)', 'owner'),

@@ -1,64 +1,6 @@
 -- A tenant leaves: export, suspend, delete. Rows are read and deleted with the rights of their table's owner, never with
 -- ours: triggers, rules and casts of a table are its owner's code (src/pg/table_owner.rs).
 
--- Every table that can hold a tenant's rows, parents of foreign keys first. Ours too, for a deletion: but not the audit
--- logs and receipts, which are evidence, nor the tenant's own entry, which keeps its old tokens out.
-CREATE FUNCTION tenancy._tenant_tables(with_own boolean)
-RETURNS TABLE (place integer, root regclass, relation regclass, condition text)
-LANGUAGE plpgsql STABLE ROWS 50 SET search_path = pg_catalog, pg_temp
-SET quote_all_identifiers = off SET standard_conforming_strings = on
-AS $$
-DECLARE
-    roots   oid[];
-    placed  oid[] := '{}';
-    next    oid;
-    columns jsonb;
-    pools   text;
-BEGIN
-    SELECT array_agg(t.oid), jsonb_object_agg(t.oid::text, t.tenant_column) INTO roots, columns
-      FROM (SELECT p.relation::oid AS oid, p.tenant_column FROM tenancy._protections() p
-            UNION ALL
-            SELECT c.oid, a.attname
-              FROM pg_catalog.pg_class c
-              JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attname = 'tenant_id' AND a.atttypid = 'text'::regtype
-             WHERE $1 AND c.relnamespace = 'tenancy'::regnamespace AND c.relkind IN ('r', 'p') AND NOT c.relispartition
-               AND c.relname NOT IN ('tenants', 'audit_log', 'token_audit_logs', 'tenant_deletions')) t;
-    -- The one table of ours whose key is a pool alone: the others with a pool are found through it.
-    SELECT tenancy._relation_name(c.oid) INTO pools
-      FROM pg_catalog.pg_class c
-      JOIN pg_catalog.pg_index i ON i.indrelid = c.oid AND i.indisprimary AND i.indnatts = 1
-      JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum = i.indkey[0] AND a.attname = 'pool_id'
-     WHERE c.oid = ANY (roots) AND c.relnamespace = 'tenancy'::regnamespace;
-
-    WHILE coalesce(cardinality(placed), 0) < coalesce(cardinality(roots), 0) LOOP
-        SELECT r.oid INTO next
-          FROM unnest(roots) AS r(oid)
-         WHERE r.oid <> ALL (placed)
-         ORDER BY EXISTS (
-                    SELECT FROM pg_catalog.pg_constraint k
-                      JOIN tenancy._isolation_tree(r.oid) t ON t.relation = k.conrelid
-                     CROSS JOIN unnest(roots) AS o(oid)
-                     WHERE k.contype = 'f' AND o.oid <> r.oid AND o.oid <> ALL (placed)
-                       AND k.confrelid IN (SELECT u.relation FROM tenancy._isolation_tree(o.oid) u))
-                  OR (tenancy._has_pool(r.oid) AND pools::regclass <> r.oid AND pools::regclass <> ALL (placed)), r.oid
-         LIMIT 1;
-        placed := placed || next;
-    END LOOP;
-    RETURN QUERY
-        SELECT p.place::integer, p.oid::regclass, t.relation,
-               CASE WHEN pools IS NOT NULL AND tenancy._has_pool(p.oid) AND pools::regclass <> p.oid
-                    THEN format('x.pool_id = ANY (ARRAY(SELECT o.pool_id FROM %s o WHERE o.tenant_id = $1)) AND ', pools) ELSE '' END
-               || format('x.%I = $1%s', columns ->> p.oid::text, CASE a.atttypid WHEN 'text'::regtype THEN '' ELSE '::' || a.atttypid::regtype END)
-          FROM unnest(placed) WITH ORDINALITY AS p(oid, place)
-         CROSS JOIN LATERAL tenancy._isolation_tree(p.oid) t
-          JOIN pg_catalog.pg_class c ON c.oid = t.relation AND c.relkind = 'r'
-          JOIN pg_catalog.pg_attribute a ON a.attrelid = t.relation AND a.attname = columns ->> p.oid::text
-         ORDER BY p.place, t.relation;
-END;
-$$;
-COMMENT ON FUNCTION tenancy._tenant_tables(boolean) IS
-    'Internal: the tables that hold tenants'' rows, in the order of their foreign keys, and the condition that finds one tenant''s, with $1 for its id.';
-
 CREATE FUNCTION tenancy._has_pool(relation oid) RETURNS boolean
 LANGUAGE sql STABLE STRICT SET search_path = pg_catalog, pg_temp
 SET quote_all_identifiers = off SET standard_conforming_strings = on
@@ -68,6 +10,76 @@ AS $$
                     WHERE c.oid = $1 AND c.relnamespace = 'tenancy'::regnamespace);
 $$;
 COMMENT ON FUNCTION tenancy._has_pool(oid) IS 'Internal: whether a table of ours belongs to credit pools.';
+
+-- Of two tables in a circle each is above the other, and both have the same tables above them: whoever has fewer goes first.
+CREATE FUNCTION tenancy._tables_above(roots oid[], pools oid DEFAULT NULL) RETURNS TABLE (root oid, above oid)
+LANGUAGE sql STABLE ROWS 200 SET search_path = pg_catalog, pg_temp
+SET quote_all_identifiers = off SET standard_conforming_strings = on
+AS $$
+    WITH RECURSIVE parts AS MATERIALIZED (
+        SELECT r.oid AS root, t.relation::oid AS relation FROM unnest($1) AS r(oid) CROSS JOIN LATERAL tenancy._isolation_tree(r.oid) t
+    ), links AS MATERIALIZED (
+        SELECT c.root AS child, p.root AS parent
+          FROM pg_catalog.pg_constraint k JOIN parts c ON c.relation = k.conrelid JOIN parts p ON p.relation = k.confrelid
+         WHERE k.contype = 'f'
+        UNION
+        SELECT r.oid, $2 FROM unnest($1) AS r(oid) WHERE $2 IS NOT NULL AND tenancy._has_pool(r.oid)
+    ), reached (child, ancestor) AS (
+        SELECT r.oid, r.oid FROM unnest($1) AS r(oid)
+        UNION
+        SELECT d.child, l.parent FROM reached d JOIN links l ON l.child = d.ancestor
+    )
+    SELECT d.child, d.ancestor FROM reached d;
+$$;
+COMMENT ON FUNCTION tenancy._tables_above(oid[], oid) IS
+    'Internal: for each table itself and those its rows can lead to, by foreign keys and, for ours, through the table of the pools.';
+
+-- Every table that can hold a tenant's rows, parents of foreign keys first. Ours too, for a deletion: but not the audit
+-- logs and receipts, which are evidence, nor the tenant's own entry, which keeps its old tokens out.
+CREATE FUNCTION tenancy._tenant_tables(with_own boolean)
+RETURNS TABLE (place integer, root regclass, relation regclass, condition text)
+LANGUAGE plpgsql STABLE ROWS 50 SET search_path = pg_catalog, pg_temp
+SET quote_all_identifiers = off SET standard_conforming_strings = on
+AS $$
+DECLARE
+    roots   oid[];
+    columns jsonb;
+    pools   oid;
+BEGIN
+    SELECT array_agg(t.oid), jsonb_object_agg(t.oid::text, t.tenant_column) INTO roots, columns
+      FROM (SELECT p.relation::oid AS oid, p.tenant_column::text AS tenant_column FROM tenancy._protections() p
+            UNION ALL
+            -- Where the rows do not name the tenant, their pool does.
+            SELECT c.oid, min('tenant_id') FILTER (WHERE a.attname = 'tenant_id')
+              FROM pg_catalog.pg_class c
+              JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid
+                   AND (a.attname = 'tenant_id' AND a.atttypid = 'text'::regtype OR a.attname = 'pool_id' AND a.attnotnull)
+             WHERE $1 AND c.relnamespace = 'tenancy'::regnamespace AND c.relkind IN ('r', 'p') AND NOT c.relispartition
+               AND c.relname NOT IN ('tenants', 'audit_log', 'token_audit_logs', 'tenant_deletions')
+             GROUP BY c.oid) t;
+    -- The one table of ours whose key is a pool alone: the others with a pool are found through it.
+    SELECT c.oid INTO pools
+      FROM pg_catalog.pg_class c
+      JOIN pg_catalog.pg_index i ON i.indrelid = c.oid AND i.indisprimary AND i.indnatts = 1
+      JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum = i.indkey[0] AND a.attname = 'pool_id'
+     WHERE c.oid = ANY (roots) AND c.relnamespace = 'tenancy'::regnamespace;
+    RETURN QUERY
+        SELECT p.place::integer, p.root::regclass, t.relation,
+               concat_ws(' AND ',
+                   CASE WHEN tenancy._has_pool(p.root) AND p.root <> pools
+                        THEN format('x.pool_id = ANY (ARRAY(SELECT o.pool_id FROM %s o WHERE o.tenant_id = $1))', tenancy._relation_name(pools)) END,
+                   'x.' || quote_ident(a.attname) || ' = $1' || CASE a.atttypid WHEN 'text'::regtype THEN '' ELSE '::' || a.atttypid::regtype END)
+          FROM (SELECT b.root, row_number() OVER (ORDER BY count(*), b.root) AS place
+                  FROM tenancy._tables_above(roots, pools) b GROUP BY b.root) p
+         CROSS JOIN LATERAL tenancy._isolation_tree(p.root) t
+          JOIN pg_catalog.pg_class c ON c.oid = t.relation AND c.relkind = 'r'
+          LEFT JOIN pg_catalog.pg_attribute a ON a.attrelid = t.relation AND a.attname = columns ->> p.root::text
+         WHERE a.attname IS NOT NULL OR columns ->> p.root::text IS NULL
+         ORDER BY p.place, t.relation;
+END;
+$$;
+COMMENT ON FUNCTION tenancy._tenant_tables(boolean) IS
+    'Internal: the tables that hold tenants'' rows, in the order of their foreign keys, and the condition that finds one tenant''s, with $1 for its id.';
 
 -- A tenant whose id is no uuid or bigint has no rows in a table keyed by one.
 CREATE FUNCTION tenancy._condition_applies(condition text, tenant_id text) RETURNS boolean
@@ -184,17 +196,28 @@ BEGIN
     INSERT INTO tenancy.tenant_deletions AS d (tenant_id, forced, requested_by)
     VALUES (_begin_deletion.tenant_id, coalesce(_begin_deletion.force, false), session_user)
     RETURNING d.id INTO deletion;
-    -- Nobody will know its organizations, whose tokens would be taken for those of tenants of their names.
-    INSERT INTO tenancy.tenants (tenant_id, name, status)
-    SELECT concat(nullif(o.namespace, '') || '::', o.external_id), format('an organization of %s, which was deleted', _begin_deletion.tenant_id), 'suspended'
-      FROM tenancy.organizations AS o WHERE o.tenant_id = _begin_deletion.tenant_id
-        ON CONFLICT ON CONSTRAINT tenants_pkey DO NOTHING;
     PERFORM tenancy._note_action(_begin_deletion.tenant_id, 'delete_tenant', NULL, jsonb_build_object('deletion', deletion, 'forced', _begin_deletion.force));
     RETURN deletion;
 END;
 $$;
 COMMENT ON FUNCTION tenancy._begin_deletion(text, boolean) IS
     'Internal: begins the deletion of a tenant, or finds the unfinished one; PT422 while it is not suspended or something is open, unless forced.';
+
+-- Nobody will know these organizations, whose tokens would be taken for those of tenants of their names. Whoever registers
+-- another one locks its tenant's entry, for the foreign key: here it is waited for, and later ones wait.
+CREATE FUNCTION tenancy._keep_organizations_out(tenant_id text) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    PERFORM FROM tenancy.tenants AS t WHERE t.tenant_id = _keep_organizations_out.tenant_id FOR UPDATE;
+    INSERT INTO tenancy.tenants (tenant_id, name, status)
+    SELECT concat(nullif(o.namespace, '') || '::', o.external_id), format('an organization of %s, which was deleted', o.tenant_id), 'suspended'
+      FROM tenancy.organizations AS o WHERE o.tenant_id = _keep_organizations_out.tenant_id
+        ON CONFLICT ON CONSTRAINT tenants_pkey DO NOTHING;
+END;
+$$;
+COMMENT ON FUNCTION tenancy._keep_organizations_out(text) IS
+    'Internal: gives the names of a tenant''s organizations suspended entries of their own, before the organizations are deleted.';
 
 CREATE FUNCTION tenancy._delete_batch(tenant_id text, deletion uuid, batch_size integer) RETURNS jsonb
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
@@ -224,27 +247,24 @@ BEGIN
          WHERE tenancy._condition_applies(t.condition, _delete_batch.tenant_id)
          ORDER BY t.place DESC, t.relation DESC
     LOOP
+        IF held.relation = 'tenancy.organizations'::regclass THEN
+            PERFORM tenancy._keep_organizations_out(_delete_batch.tenant_id);
+        END IF;
         BEGIN
             gone := tenancy._delete_rows(held.relation, held.condition, _delete_batch.tenant_id, budget);
         EXCEPTION WHEN foreign_key_violation THEN
             -- Tables whose keys point at each other: their rows go in one statement, at whose end the keys are looked at.
-            WITH RECURSIVE held_tables AS MATERIALIZED (
-                SELECT t.root::oid AS root, t.relation::oid AS relation, t.place, tenancy._relation_name(t.relation) AS name, t.condition
+            WITH held_tables AS MATERIALIZED (
+                SELECT t.root::oid AS root, t.relation::oid AS relation, tenancy._relation_name(t.relation) AS name, t.condition
                   FROM tenancy._tenant_tables(true) t WHERE tenancy._condition_applies(t.condition, _delete_batch.tenant_id)
-            ), links AS MATERIALIZED (
-                SELECT DISTINCT c.root AS child, p.root AS parent
-                  FROM pg_catalog.pg_constraint k
-                  JOIN held_tables c ON c.relation = k.conrelid
-                  JOIN (SELECT h.root, h.relation FROM held_tables h UNION SELECT h.root, h.root FROM held_tables h) p ON p.relation = k.confrelid
-                 WHERE k.contype = 'f'
-            ), parents(root) AS (
-                SELECT held.root::oid UNION SELECT l.parent FROM parents p JOIN links l ON l.child = p.root
-            ), children(root) AS (
-                SELECT held.root::oid UNION SELECT l.child FROM children c JOIN links l ON l.parent = c.root
+            ), above AS MATERIALIZED (
+                SELECT a.root, a.above AS ancestor FROM tenancy._tables_above(ARRAY(SELECT DISTINCT h.root FROM held_tables h)) a
             ), members AS (
                 SELECT h.*, row_number() OVER (ORDER BY h.relation) AS number, r.relowner
-                  FROM held_tables h JOIN pg_catalog.pg_class r ON r.oid = h.relation
-                 WHERE h.root IN (SELECT p.root FROM parents p INTERSECT SELECT c.root FROM children c)
+                  FROM held_tables h
+                  JOIN pg_catalog.pg_class r ON r.oid = h.relation
+                  JOIN above p ON p.root = held.root AND p.ancestor = h.root
+                  JOIN above c ON c.root = h.root AND c.ancestor = held.root
             )
             SELECT count(DISTINCT m.root) AS roots, count(DISTINCT m.relowner) AS owners,
                    array_agg(m.root::regclass) AS root, array_agg(m.relation) AS relation, array_agg(m.name) AS name, array_agg(m.condition) AS condition,

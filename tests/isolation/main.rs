@@ -13,6 +13,7 @@ mod guard;
 mod library;
 mod matrix;
 mod offboard;
+mod offboard_remains;
 mod online;
 mod operator;
 mod parts;
