@@ -395,6 +395,8 @@ VALUES
     ('report_consumption(uuid,text,integer,text,text)', 'service'),
     ('consume_event(jsonb)', 'service'),
     ('trim_inbox(interval,integer)', 'service'),
+    ('_is_batch_of_another_tenant(text,uuid)', 'internal'),
+    ('_claim_batch_id(text,uuid,boolean)', 'internal'),
     ('_insert_batch(text,text,uuid,text,text,text[],jsonb,uuid)', 'internal'),
     ('_processing_metadata(uuid,text,text)', 'internal'),
     ('_find_batch(uuid,boolean)', 'internal'),

@@ -1,6 +1,7 @@
 //! `pg_tenancy`: who is asking, what may they see, who pays; answered in the caller's own transaction.
 
 mod agents;
+mod batches;
 mod changes;
 mod credits;
 mod identity;
@@ -154,7 +155,11 @@ extension_sql_file!(
         outbox::correlation_uuid
     ]
 );
-extension_sql_file!("../sql/batches/register.sql", name = "batches_register");
+extension_sql_file!(
+    "../sql/batches/register.sql",
+    name = "batches_register",
+    requires = [batches::is_batch_of_another_tenant]
+);
 extension_sql_file!("../sql/batches/lifecycle.sql", name = "batches_lifecycle");
 extension_sql_file!("../sql/batches/dispatch.sql", name = "batches_dispatch");
 extension_sql_file!("../sql/batches/consume.sql", name = "batches_consume");

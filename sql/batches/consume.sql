@@ -53,7 +53,7 @@ END
 $$;
 
 COMMENT ON FUNCTION tenancy.consume_event(jsonb) IS
-'Takes an event envelope of contract H, or an array of them, and answers one row for each, in order: status processed, duplicate (taken before; result is the first answer) or rejected (result.reason). Each event id counts once within its tenant. metadata.namespace is the namespace of its user and organization, where they are not in the empty one. ResourceConsumptionV1 is charged by consume_credits, org first, and credit.balance.changed and usage.recorded are published; BatchEssaysRegistered registers the batch. A business denial is processed, with result.success false. A bad envelope is rejected and does not raise; nor does one that is not younger than what trim_inbox() removed (reason outside_dedup_window). Errors: PT403 identity_in_force, 22023 (more than 10000), 55000.';
+'Takes an event envelope of contract H, or an array of them, and answers one row for each, in order: status processed, duplicate (taken before; result is the first answer) or rejected (result.reason). Each event id counts once within its tenant. metadata.namespace is the namespace of its user and organization, where they are not in the empty one. ResourceConsumptionV1 is charged by consume_credits, org first, and credit.balance.changed and usage.recorded are published; BatchEssaysRegistered registers the batch, unless its id is that of another tenant''s (reason batch_id_taken). A business denial is processed, with result.success false. A bad envelope is rejected and does not raise; nor does one that is not younger than what trim_inbox() removed (reason outside_dedup_window). Each batch keeps a lock until the transaction ends. Errors: PT403 identity_in_force, 22023 (more than 10000), 53200 (more batches in one transaction than max_locks_per_transaction leaves room for), 55000.';
 
 CREATE FUNCTION tenancy._take_event(
     document jsonb,
@@ -232,6 +232,8 @@ BEGIN
             IF jsonb_array_length(data -> 'essay_ids') > 10000 THEN
                 PERFORM tenancy._raise('22023', 'too_many_essays', 'A batch has at most 10000 essays', 'Register several batches.');
             END IF;
+            -- Whoever published it may have named any id.
+            PERFORM tenancy._claim_batch_id(_process_event.tenant_id, (data ->> 'entity_id')::uuid, may_share => false);
             registered := tenancy._insert_batch(_process_event.tenant_id, _process_event.namespace, (data ->> 'entity_id')::uuid,
                 data ->> 'user_id', _process_event.org_id,
                 -- As a set: an id that is listed twice is one slot.

@@ -1,5 +1,26 @@
 -- Registering a batch: the identity is written down once, here, and threaded through everything after it.
 
+COMMENT ON FUNCTION tenancy._is_batch_of_another_tenant(text, uuid) IS
+'Whether another tenant has a batch of that id, by what is committed at this moment.';
+
+-- A service that reports results may name a batch by its id alone: nobody makes another tenant's id mean two but a service.
+CREATE FUNCTION tenancy._claim_batch_id(tenant_id text, batch_id uuid, may_share boolean) RETURNS void
+LANGUAGE plpgsql
+AS $$
+BEGIN
+    -- Until the transaction ends: who comes meanwhile with the same id waits, and then sees what was committed.
+    PERFORM pg_advisory_xact_lock(hashtext('pg_tenancy'), hashtext('batch ' || _claim_batch_id.batch_id));
+    IF NOT _claim_batch_id.may_share
+       AND tenancy._is_batch_of_another_tenant(_claim_batch_id.tenant_id, _claim_batch_id.batch_id) THEN
+        PERFORM tenancy._raise('PT409', 'batch_id_taken', 'This id is another batch''s',
+            'Leave known_batch_id out: an id is made.');
+    END IF;
+END
+$$;
+
+COMMENT ON FUNCTION tenancy._claim_batch_id(text, uuid, boolean) IS
+'Keeps a batch id that somebody named for this transaction, and refuses one that another tenant''s batch has, unless ids may be shared. Error: PT409 batch_id_taken.';
+
 CREATE FUNCTION tenancy._insert_batch(
     tenant_id text,
     namespace text,
@@ -63,11 +84,9 @@ BEGIN
     checked := checked || jsonb_build_object('user_id', who.user_id, 'org_id', who.org_id);
     register_batch.batch_id := coalesce(register_batch.known_batch_id, tenancy.uuid_v7());
     register_batch.correlation_id := coalesce(who.correlation_id, tenancy.uuid_v7());
-    -- A service that reports results may name a batch by its id alone: no application makes that id mean two.
-    IF tenancy.user_id() IS NOT NULL AND NOT tenancy._may_act_for_others()
-       AND EXISTS (SELECT FROM tenancy.batches AS b WHERE b.batch_id = register_batch.known_batch_id AND b.tenant_id <> who.tenant_id) THEN
-        PERFORM tenancy._raise('PT409', 'batch_id_taken', 'This id is another batch''s',
-            'Leave known_batch_id out: an id is made.');
+    IF register_batch.known_batch_id IS NOT NULL THEN
+        PERFORM tenancy._claim_batch_id(who.tenant_id, register_batch.known_batch_id,
+            may_share => tenancy.user_id() IS NULL OR tenancy._may_act_for_others());
     END IF;
 
     -- Ids of the client's making are accepted and not used, as the original does.

@@ -314,3 +314,80 @@ fn a_service_that_cleared_its_identity_acts_for_nobody_else() {
         refused(transaction.query(&format!("SELECT {call}"), &[]), sqlstate, reason);
     }
 }
+
+/// Registers a batch as somebody of an organization that has a tenant of its own.
+const REGISTER_KNOWN: &str =
+    "SELECT status FROM tenancy.register_batch('{\"expected_essay_count\": 1, \"course_code\": \"SV1\"}', $1)";
+
+/// Two applications that name one id at the same time: the second waits for the first, and sees what it committed
+/// whatever its transaction's snapshot is.
+#[test]
+fn of_two_tenants_that_register_one_id_at_once_one_has_it() {
+    let database = school();
+    let mut superuser = database.superuser();
+    superuser.batch_execute("SELECT tenancy.register_organization('globex', 'Globex')").unwrap();
+    for (id, level) in [(1, "READ COMMITTED"), (2, "REPEATABLE READ"), (3, "SERIALIZABLE")] {
+        let id = Uuid::from_u128(id);
+        let (mut first, mut second) = (database.connect("app"), database.connect("app"));
+        let begin = |client: &mut Client, user: &str, org: &str| {
+            client.batch_execute(&format!("BEGIN ISOLATION LEVEL {level}")).unwrap();
+            client.execute("SELECT tenancy.authenticate($1)", &[&Token::for_member(user, org).sign()]).unwrap();
+            client.batch_execute("SELECT count(*) FROM tenancy.batches").unwrap();
+        };
+        begin(&mut second, "hank", "globex");
+        begin(&mut first, USER, ORG);
+        assert_eq!(first.query_one(REGISTER_KNOWN, &[&id]).unwrap().get::<_, &str>(0), "registered");
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| refused(second.query(REGISTER_KNOWN, &[&id]), "PT409", "batch_id_taken"));
+            let waits =
+                "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'advisory' AND datname = current_database()";
+            while one::<i64>(&mut superuser, waits) == 0 {
+                assert!(!waiting.is_finished(), "it waits for who came first");
+                std::thread::sleep(std::time::Duration::from_millis(10));
+            }
+            first.batch_execute("COMMIT").unwrap();
+            waiting.join().unwrap();
+        });
+        assert_eq!(status(&mut database.connect("svc"), id)["user_id"], USER, "and its id means one batch");
+    }
+}
+
+/// An application may publish an event that names another tenant's batch: what comes back takes nothing.
+#[test]
+fn an_event_takes_no_batch_id_of_another_tenant_s() {
+    let database = school();
+    let (mut app, mut service, mut superuser) =
+        (database.connect("app"), database.connect("svc"), database.superuser());
+    superuser.batch_execute("SELECT tenancy.register_organization('globex', 'Globex')").unwrap();
+    let batch = register(&mut service, &request());
+    let unknown = Uuid::from_u128(9);
+    let topic = "huleedu.batch.essays.registered.v1";
+    let announced = |id: Uuid| {
+        json!({"event": "batch.essays.registered", "entity_id": id, "expected_essay_count": 1, "essay_ids": ["e"], "course_code": "SV1",
+               "user_id": "hank", "org_id": "globex", "metadata": {"entity_id": id, "entity_type": "batch"}})
+    };
+    let mut transaction = app.transaction().unwrap();
+    transaction.execute("SELECT tenancy.authenticate($1)", &[&Token::for_member("hank", "globex").sign()]).unwrap();
+    for id in [batch, unknown] {
+        let publish = "SELECT tenancy.publish_event($1, $2, 'batch', $3)";
+        transaction.query_one(publish, &[&topic, &announced(id), &id.to_string()]).unwrap();
+    }
+    transaction.commit().unwrap();
+    for event in published(&mut superuser, topic) {
+        let (state, result) = crate::world::consume(&mut service, &event);
+        let id = event["data"]["entity_id"].as_str().unwrap().parse::<Uuid>().unwrap();
+        let expected = match (event["data"]["user_id"] == USER, id == batch) {
+            (true, _) => json!("already_registered"),
+            (_, false) => json!("registered"),
+            (_, true) => {
+                assert_eq!(
+                    (state.as_str(), &result["success"], &result["reason"]),
+                    ("processed", &json!(false), &json!("batch_id_taken"))
+                );
+                continue;
+            }
+        };
+        assert_eq!((state.as_str(), &result["status"]), ("processed", &expected), "{result}");
+    }
+    assert_eq!(status(&mut service, batch)["user_id"], USER);
+}
