@@ -1,5 +1,19 @@
 \echo Use "ALTER EXTENSION pg_tenancy UPDATE" to load this file. \quit
 
+CREATE FUNCTION tenancy._claim_batch_id(tenant_id text, batch_id uuid, may_share boolean) RETURNS void
+LANGUAGE plpgsql
+AS $$
+BEGIN
+    -- Until the transaction ends: who comes meanwhile with the same id waits, and then sees what was committed.
+    PERFORM pg_advisory_xact_lock(hashtext('pg_tenancy'), hashtext('batch ' || _claim_batch_id.batch_id));
+    IF NOT _claim_batch_id.may_share
+       AND tenancy._is_batch_of_another_tenant(_claim_batch_id.tenant_id, _claim_batch_id.batch_id) THEN
+        PERFORM tenancy._raise('PT409', 'batch_id_taken', 'This id is another batch''s',
+            'Leave known_batch_id out: an id is made.');
+    END IF;
+END
+$$;
+
 CREATE FUNCTION tenancy._holds_access(role oid) RETURNS boolean
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
@@ -9,10 +23,30 @@ BEGIN
 END
 $$;
 
+CREATE  FUNCTION "_is_batch_of_another_tenant"(
+	"tenant_id" TEXT, 
+	"batch_id" uuid 
+) RETURNS bool 
+STRICT STABLE PARALLEL RESTRICTED 
+LANGUAGE c 
+AS 'MODULE_PATHNAME', 'is_batch_of_another_tenant_wrapper';
+
 CREATE  FUNCTION "_issued_here"() RETURNS bool 
 STRICT STABLE PARALLEL SAFE 
 LANGUAGE c 
 AS 'MODULE_PATHNAME', 'issued_here_wrapper';
+
+CREATE FUNCTION tenancy._keep_organizations_out(tenant_id text) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    PERFORM FROM tenancy.tenants AS t WHERE t.tenant_id = _keep_organizations_out.tenant_id FOR UPDATE;
+    INSERT INTO tenancy.tenants (tenant_id, name, status)
+    SELECT concat(nullif(o.namespace, '') || '::', o.external_id), format('an organization of %s, which was deleted', o.tenant_id), 'suspended'
+      FROM tenancy.organizations AS o WHERE o.tenant_id = _keep_organizations_out.tenant_id
+        ON CONFLICT ON CONSTRAINT tenants_pkey DO NOTHING;
+END;
+$$;
 
 CREATE FUNCTION tenancy._require_batch_organization(batch_org text) RETURNS void
 LANGUAGE plpgsql
@@ -58,6 +92,26 @@ BEGIN
             'Let the user sign in: what is asked for would outlive the extension token''s revocation.');
     END IF;
 END
+$$;
+
+CREATE FUNCTION tenancy._tables_above(roots oid[], pools oid DEFAULT NULL) RETURNS TABLE (root oid, above oid)
+LANGUAGE sql STABLE ROWS 200 SET search_path = pg_catalog, pg_temp
+SET quote_all_identifiers = off SET standard_conforming_strings = on
+AS $$
+    WITH RECURSIVE parts AS MATERIALIZED (
+        SELECT r.oid AS root, t.relation::oid AS relation FROM unnest($1) AS r(oid) CROSS JOIN LATERAL tenancy._isolation_tree(r.oid) t
+    ), links AS MATERIALIZED (
+        SELECT c.root AS child, p.root AS parent
+          FROM pg_catalog.pg_constraint k JOIN parts c ON c.relation = k.conrelid JOIN parts p ON p.relation = k.confrelid
+         WHERE k.contype = 'f'
+        UNION
+        SELECT r.oid, $2 FROM unnest($1) AS r(oid) WHERE $2 IS NOT NULL AND tenancy._has_pool(r.oid)
+    ), reached (child, ancestor) AS (
+        SELECT r.oid, r.oid FROM unnest($1) AS r(oid)
+        UNION
+        SELECT d.child, l.parent FROM reached d JOIN links l ON l.child = d.ancestor
+    )
+    SELECT d.child, d.ancestor FROM reached d;
 $$;
 
 CREATE OR REPLACE  FUNCTION "_is_revoked"(
@@ -859,11 +913,6 @@ BEGIN
     INSERT INTO tenancy.tenant_deletions AS d (tenant_id, forced, requested_by)
     VALUES (_begin_deletion.tenant_id, coalesce(_begin_deletion.force, false), session_user)
     RETURNING d.id INTO deletion;
-    -- Nobody will know its organizations, whose tokens would be taken for those of tenants of their names.
-    INSERT INTO tenancy.tenants (tenant_id, name, status)
-    SELECT concat(nullif(o.namespace, '') || '::', o.external_id), format('an organization of %s, which was deleted', _begin_deletion.tenant_id), 'suspended'
-      FROM tenancy.organizations AS o WHERE o.tenant_id = _begin_deletion.tenant_id
-        ON CONFLICT ON CONSTRAINT tenants_pkey DO NOTHING;
     PERFORM tenancy._note_action(_begin_deletion.tenant_id, 'delete_tenant', NULL, jsonb_build_object('deletion', deletion, 'forced', _begin_deletion.force));
     RETURN deletion;
 END;
@@ -1389,27 +1438,24 @@ BEGIN
          WHERE tenancy._condition_applies(t.condition, _delete_batch.tenant_id)
          ORDER BY t.place DESC, t.relation DESC
     LOOP
+        IF held.relation = 'tenancy.organizations'::regclass THEN
+            PERFORM tenancy._keep_organizations_out(_delete_batch.tenant_id);
+        END IF;
         BEGIN
             gone := tenancy._delete_rows(held.relation, held.condition, _delete_batch.tenant_id, budget);
         EXCEPTION WHEN foreign_key_violation THEN
             -- Tables whose keys point at each other: their rows go in one statement, at whose end the keys are looked at.
-            WITH RECURSIVE held_tables AS MATERIALIZED (
-                SELECT t.root::oid AS root, t.relation::oid AS relation, t.place, tenancy._relation_name(t.relation) AS name, t.condition
+            WITH held_tables AS MATERIALIZED (
+                SELECT t.root::oid AS root, t.relation::oid AS relation, tenancy._relation_name(t.relation) AS name, t.condition
                   FROM tenancy._tenant_tables(true) t WHERE tenancy._condition_applies(t.condition, _delete_batch.tenant_id)
-            ), links AS MATERIALIZED (
-                SELECT DISTINCT c.root AS child, p.root AS parent
-                  FROM pg_catalog.pg_constraint k
-                  JOIN held_tables c ON c.relation = k.conrelid
-                  JOIN (SELECT h.root, h.relation FROM held_tables h UNION SELECT h.root, h.root FROM held_tables h) p ON p.relation = k.confrelid
-                 WHERE k.contype = 'f'
-            ), parents(root) AS (
-                SELECT held.root::oid UNION SELECT l.parent FROM parents p JOIN links l ON l.child = p.root
-            ), children(root) AS (
-                SELECT held.root::oid UNION SELECT l.child FROM children c JOIN links l ON l.parent = c.root
+            ), above AS MATERIALIZED (
+                SELECT a.root, a.above AS ancestor FROM tenancy._tables_above(ARRAY(SELECT DISTINCT h.root FROM held_tables h)) a
             ), members AS (
                 SELECT h.*, row_number() OVER (ORDER BY h.relation) AS number, r.relowner
-                  FROM held_tables h JOIN pg_catalog.pg_class r ON r.oid = h.relation
-                 WHERE h.root IN (SELECT p.root FROM parents p INTERSECT SELECT c.root FROM children c)
+                  FROM held_tables h
+                  JOIN pg_catalog.pg_class r ON r.oid = h.relation
+                  JOIN above p ON p.root = held.root AND p.ancestor = h.root
+                  JOIN above c ON c.root = h.root AND c.ancestor = held.root
             )
             SELECT count(DISTINCT m.root) AS roots, count(DISTINCT m.relowner) AS owners,
                    array_agg(m.root::regclass) AS root, array_agg(m.relation) AS relation, array_agg(m.name) AS name, array_agg(m.condition) AS condition,
@@ -1969,6 +2015,8 @@ VALUES
     ('report_consumption(uuid,text,integer,text,text)', 'service'),
     ('consume_event(jsonb)', 'service'),
     ('trim_inbox(interval,integer)', 'service'),
+    ('_is_batch_of_another_tenant(text,uuid)', 'internal'),
+    ('_claim_batch_id(text,uuid,boolean)', 'internal'),
     ('_insert_batch(text,text,uuid,text,text,text[],jsonb,uuid)', 'internal'),
     ('_processing_metadata(uuid,text,text)', 'internal'),
     ('_find_batch(uuid,boolean)', 'internal'),
@@ -2010,6 +2058,8 @@ VALUES
     ('_rows_as_owner(oid,text,text)', 'internal'),
     ('_tenant_tables(boolean)', 'internal'),
     ('_has_pool(oid)', 'internal'),
+    ('_tables_above(oid[],oid)', 'internal'),
+    ('_keep_organizations_out(text)', 'internal'),
     ('_condition_applies(text,text)', 'internal'),
     ('_tenant_obligations(text)', 'internal'),
     ('guard_schema(name,text,name)', 'owner'),
@@ -2773,6 +2823,20 @@ BEGIN
 END;
 $$;
 
+CREATE OR REPLACE FUNCTION tenancy._obligations_credits(tenant_id text) RETURNS jsonb
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    -- As they would be settled now; as they stand where the caller may see no figures.
+    RETURN (SELECT jsonb_build_object('pools', count(*), 'credits', sum(o.available), 'held', sum(o.held))
+              FROM tenancy.credit_pools AS p
+              LEFT JOIN LATERAL tenancy.pool_figures(p.pool_id) AS f ON true
+             CROSS JOIN LATERAL (SELECT coalesce(f.available, p.balance - p.held) AS available, coalesce(f.held, p.held) AS held) AS o
+             WHERE p.tenant_id = _obligations_credits.tenant_id AND (o.available > 0 OR o.held > 0)
+            HAVING count(*) > 0);
+END
+$$;
+
 CREATE OR REPLACE FUNCTION tenancy._online_arguments(
     table_name regclass, org_column name, operator_role name, batch_size integer, lock_timeout interval) RETURNS text[]
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
@@ -3002,6 +3066,64 @@ BEGIN
         END LOOP;
     END LOOP;
 END;
+$$;
+
+CREATE OR REPLACE FUNCTION tenancy._process_event(
+    tenant_id text,
+    namespace text,
+    topic text,
+    org_id text,
+    data jsonb,
+    correlation_id uuid,
+    OUT result jsonb,
+    OUT stories jsonb[]
+)
+LANGUAGE plpgsql
+AS $$
+DECLARE
+    data jsonb := _process_event.data;
+    batch record;
+    registered boolean;
+BEGIN
+    _process_event.stories := '{}';
+    CASE _process_event.topic
+        WHEN 'huleedu.resource.consumption.v1' THEN
+            SELECT c.result, c.stories INTO _process_event.result, _process_event.stories
+              FROM tenancy._charge_consumption(_process_event.tenant_id, _process_event.namespace, data,
+                                               _process_event.correlation_id) AS c;
+        WHEN 'huleedu.batch.essays.registered.v1' THEN
+            IF data -> 'essay_ids' = '[]' THEN
+                PERFORM tenancy._raise('22023', 'no_essays', 'essay_ids is empty', 'Name the essays of the batch.');
+            END IF;
+            IF jsonb_array_length(data -> 'essay_ids') > 10000 THEN
+                PERFORM tenancy._raise('22023', 'too_many_essays', 'A batch has at most 10000 essays', 'Register several batches.');
+            END IF;
+            -- Whoever published it may have named any id.
+            PERFORM tenancy._claim_batch_id(_process_event.tenant_id, (data ->> 'entity_id')::uuid, may_share => false);
+            registered := tenancy._insert_batch(_process_event.tenant_id, _process_event.namespace, (data ->> 'entity_id')::uuid,
+                data ->> 'user_id', _process_event.org_id,
+                -- As a set: an id that is listed twice is one slot.
+                ARRAY(SELECT DISTINCT essay FROM jsonb_array_elements_text(data -> 'essay_ids') AS essay ORDER BY essay),
+                data, _process_event.correlation_id);
+            _process_event.result := jsonb_build_object('success', true, 'batch_id', data -> 'entity_id',
+                'status', CASE WHEN registered THEN 'registered' ELSE 'already_registered' END);
+        WHEN 'huleedu.els.cj_assessment.requested.v1' THEN
+            _process_event.result := jsonb_build_object('success', true, 'batch_id', data -> 'entity_id',
+                'comparisons', tenancy.comparison_count(jsonb_array_length(data -> 'essays_for_cj')));
+        WHEN 'huleedu.commands.batch.pipeline.v1' THEN
+            SELECT b.user_id, b.org_id INTO batch FROM tenancy.batches AS b
+             WHERE b.tenant_id = _process_event.tenant_id AND b.batch_id::text = lower(data ->> 'batch_id');
+            IF NOT FOUND THEN
+                PERFORM tenancy._raise('PT404', 'batch_not_found', 'Batch not found', 'Register the batch first.');
+            END IF;
+            IF batch.org_id IS DISTINCT FROM _process_event.org_id THEN
+                PERFORM tenancy._raise('PT403', 'batch_of_another_organization',
+                    'The batch belongs to another organization than who asks', 'Name the batch''s organization in metadata.org_id.');
+            END IF;
+            _process_event.result := jsonb_build_object('success', true, 'batch_id', data -> 'batch_id',
+                'requested_pipeline', data -> 'requested_pipeline');
+    END CASE;
+END
 $$;
 
 CREATE OR REPLACE FUNCTION tenancy._progress_of(table_name regclass)
@@ -3575,49 +3697,38 @@ SET quote_all_identifiers = off SET standard_conforming_strings = on
 AS $$
 DECLARE
     roots   oid[];
-    placed  oid[] := '{}';
-    next    oid;
     columns jsonb;
-    pools   text;
+    pools   oid;
 BEGIN
     SELECT array_agg(t.oid), jsonb_object_agg(t.oid::text, t.tenant_column) INTO roots, columns
-      FROM (SELECT p.relation::oid AS oid, p.tenant_column FROM tenancy._protections() p
+      FROM (SELECT p.relation::oid AS oid, p.tenant_column::text AS tenant_column FROM tenancy._protections() p
             UNION ALL
-            SELECT c.oid, a.attname
+            -- Where the rows do not name the tenant, their pool does.
+            SELECT c.oid, min('tenant_id') FILTER (WHERE a.attname = 'tenant_id')
               FROM pg_catalog.pg_class c
-              JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attname = 'tenant_id' AND a.atttypid = 'text'::regtype
+              JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid
+                   AND (a.attname = 'tenant_id' AND a.atttypid = 'text'::regtype OR a.attname = 'pool_id' AND a.attnotnull)
              WHERE $1 AND c.relnamespace = 'tenancy'::regnamespace AND c.relkind IN ('r', 'p') AND NOT c.relispartition
-               AND c.relname NOT IN ('tenants', 'audit_log', 'token_audit_logs', 'tenant_deletions')) t;
+               AND c.relname NOT IN ('tenants', 'audit_log', 'token_audit_logs', 'tenant_deletions')
+             GROUP BY c.oid) t;
     -- The one table of ours whose key is a pool alone: the others with a pool are found through it.
-    SELECT tenancy._relation_name(c.oid) INTO pools
+    SELECT c.oid INTO pools
       FROM pg_catalog.pg_class c
       JOIN pg_catalog.pg_index i ON i.indrelid = c.oid AND i.indisprimary AND i.indnatts = 1
       JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum = i.indkey[0] AND a.attname = 'pool_id'
      WHERE c.oid = ANY (roots) AND c.relnamespace = 'tenancy'::regnamespace;
-
-    WHILE coalesce(cardinality(placed), 0) < coalesce(cardinality(roots), 0) LOOP
-        SELECT r.oid INTO next
-          FROM unnest(roots) AS r(oid)
-         WHERE r.oid <> ALL (placed)
-         ORDER BY EXISTS (
-                    SELECT FROM pg_catalog.pg_constraint k
-                      JOIN tenancy._isolation_tree(r.oid) t ON t.relation = k.conrelid
-                     CROSS JOIN unnest(roots) AS o(oid)
-                     WHERE k.contype = 'f' AND o.oid <> r.oid AND o.oid <> ALL (placed)
-                       AND k.confrelid IN (SELECT u.relation FROM tenancy._isolation_tree(o.oid) u))
-                  OR (tenancy._has_pool(r.oid) AND pools::regclass <> r.oid AND pools::regclass <> ALL (placed)), r.oid
-         LIMIT 1;
-        placed := placed || next;
-    END LOOP;
     RETURN QUERY
-        SELECT p.place::integer, p.oid::regclass, t.relation,
-               CASE WHEN pools IS NOT NULL AND tenancy._has_pool(p.oid) AND pools::regclass <> p.oid
-                    THEN format('x.pool_id = ANY (ARRAY(SELECT o.pool_id FROM %s o WHERE o.tenant_id = $1)) AND ', pools) ELSE '' END
-               || format('x.%I = $1%s', columns ->> p.oid::text, CASE a.atttypid WHEN 'text'::regtype THEN '' ELSE '::' || a.atttypid::regtype END)
-          FROM unnest(placed) WITH ORDINALITY AS p(oid, place)
-         CROSS JOIN LATERAL tenancy._isolation_tree(p.oid) t
+        SELECT p.place::integer, p.root::regclass, t.relation,
+               concat_ws(' AND ',
+                   CASE WHEN tenancy._has_pool(p.root) AND p.root <> pools
+                        THEN format('x.pool_id = ANY (ARRAY(SELECT o.pool_id FROM %s o WHERE o.tenant_id = $1))', tenancy._relation_name(pools)) END,
+                   'x.' || quote_ident(a.attname) || ' = $1' || CASE a.atttypid WHEN 'text'::regtype THEN '' ELSE '::' || a.atttypid::regtype END)
+          FROM (SELECT b.root, row_number() OVER (ORDER BY count(*), b.root) AS place
+                  FROM tenancy._tables_above(roots, pools) b GROUP BY b.root) p
+         CROSS JOIN LATERAL tenancy._isolation_tree(p.root) t
           JOIN pg_catalog.pg_class c ON c.oid = t.relation AND c.relkind = 'r'
-          JOIN pg_catalog.pg_attribute a ON a.attrelid = t.relation AND a.attname = columns ->> p.oid::text
+          LEFT JOIN pg_catalog.pg_attribute a ON a.attrelid = t.relation AND a.attname = columns ->> p.root::text
+         WHERE a.attname IS NOT NULL OR columns ->> p.root::text IS NULL
          ORDER BY p.place, t.relation;
 END;
 $$;
@@ -4531,11 +4642,9 @@ BEGIN
     checked := checked || jsonb_build_object('user_id', who.user_id, 'org_id', who.org_id);
     register_batch.batch_id := coalesce(register_batch.known_batch_id, tenancy.uuid_v7());
     register_batch.correlation_id := coalesce(who.correlation_id, tenancy.uuid_v7());
-    -- A service that reports results may name a batch by its id alone: no application makes that id mean two.
-    IF tenancy.user_id() IS NOT NULL AND NOT tenancy._may_act_for_others()
-       AND EXISTS (SELECT FROM tenancy.batches AS b WHERE b.batch_id = register_batch.known_batch_id AND b.tenant_id <> who.tenant_id) THEN
-        PERFORM tenancy._raise('PT409', 'batch_id_taken', 'This id is another batch''s',
-            'Leave known_batch_id out: an id is made.');
+    IF register_batch.known_batch_id IS NOT NULL THEN
+        PERFORM tenancy._claim_batch_id(who.tenant_id, register_batch.known_batch_id,
+            may_share => tenancy.user_id() IS NULL OR tenancy._may_act_for_others());
     END IF;
 
     -- Ids of the client's making are accepted and not used, as the original does.
@@ -4856,6 +4965,9 @@ COMMENT ON FUNCTION tenancy._check_operator_role(regclass, name) IS
 COMMENT ON FUNCTION tenancy._check_token_caller(text, text, jsonb) IS
 'May the caller have a token issued to this user? Service access: to anybody; application: to the identity''s own user, unless an API key is all it showed, or its token is no longer good. Returns the claims that count: the service role''s, else those of the user''s own sealed token where a provider issued it, else NULL. Errors: PT401 not_authenticated, PT401 and PT403 as authenticate, PT403 api_key_identity, another_user, 42501 claims_not_allowed.';
 
+COMMENT ON FUNCTION tenancy._claim_batch_id(text, uuid, boolean) IS
+'Keeps a batch id that somebody named for this transaction, and refuses one that another tenant''s batch has, unless ids may be shared. Error: PT409 batch_id_taken.';
+
 COMMENT ON FUNCTION tenancy._delete_batch(text, uuid, integer) IS
     'Internal: deletes up to batch_size rows of a tenant, children of foreign keys first, those of tables whose keys point at each other all at once, and returns the receipt so far.';
 
@@ -4867,6 +4979,9 @@ COMMENT ON FUNCTION tenancy._holds_access(oid) IS
 
 COMMENT ON FUNCTION tenancy._identity_expired() IS
 'Whether the transaction had an identity that ended, because its token expired or because it was cleared: it may not act as if it had none.';
+
+COMMENT ON FUNCTION tenancy._is_batch_of_another_tenant(text, uuid) IS
+'Whether another tenant has a batch of that id, by what is committed at this moment.';
 
 COMMENT ON FUNCTION tenancy._is_revoked(text, text, text, text, timestamptz) IS
 'Whether revoke_session named the session, or revoke_user the user at or after that time, by what is committed at this moment.';
@@ -4880,10 +4995,16 @@ COMMENT ON FUNCTION tenancy._isolation_tree(regclass) IS
 COMMENT ON FUNCTION tenancy._issued_here() IS
 'Whether the identity came from a token that a signing profile''s key signed; false without a live identity.';
 
+COMMENT ON FUNCTION tenancy._keep_organizations_out(text) IS
+    'Internal: gives the names of a tenant''s organizations suspended entries of their own, before the organizations are deleted.';
+
 COMMENT ON FUNCTION tenancy._library_version() IS 'The version of the library (the shared object) this backend has loaded. Error: 0A000 encoding_not_utf8, as of every function of the library.';
 
 COMMENT ON FUNCTION tenancy._lock_schema() IS
 'Makes install, migrate and uninstall wait for each other until the end of the transaction. Error: 42501 schema_owned_by_another, where the schema or something in it belongs to neither the extension''s owner nor a superuser.';
+
+COMMENT ON FUNCTION tenancy._obligations_credits(text) IS
+'How many pools of a tenant still hold credits, how many are available in them and how many are held, without what has expired; NULL: none.';
 
 COMMENT ON FUNCTION tenancy._own_claims(text, text) IS
 'The sealed claims, where they are this user''s and a provider''s; else NULL.';
@@ -4906,6 +5027,9 @@ COMMENT ON FUNCTION tenancy._require_sign_in() IS
 COMMENT ON FUNCTION tenancy._sign_token(text, text) IS
 'Signs claims, a JSON object, with the key of a signing profile, if that key and its algorithm are good for the issuer, and if nothing but the claims of our schema stands where the issuer''s claim_paths look. Errors: 55000 no_signing_profile, signing_key_retired, algorithm_not_allowed, master_key_missing; 22023 reserved_claim, invalid_extra, token_too_large.';
 
+COMMENT ON FUNCTION tenancy._tables_above(oid[], oid) IS
+    'Internal: for each table itself and those its rows can lead to, by foreign keys and, for ours, through the table of the pools.';
+
 COMMENT ON FUNCTION tenancy._take_token_limit(uuid, text) IS
 'Raises PT429 RATE_LIMIT_EXCEEDED where the user has had 5 tokens generated, or 3 refreshed, within the hour: counted rows, after the caller has written the user''s row.';
 
@@ -4920,6 +5044,9 @@ COMMENT ON FUNCTION tenancy.adjust_credits(numeric, text, text, text, text) IS
 
 COMMENT ON FUNCTION tenancy.assign_essay(uuid, text, text) IS
 'Fills a slot of a batch with a text. Returns false where it holds that text already. Errors: PT404 batch_not_found, essay_not_found; PT403 batch_of_another_organization; PT409 slot_taken; PT401; 22023; 55000.';
+
+COMMENT ON FUNCTION tenancy.consume_event(jsonb) IS
+'Takes an event envelope of contract H, or an array of them, and answers one row for each, in order: status processed, duplicate (taken before; result is the first answer) or rejected (result.reason). Each event id counts once within its tenant. metadata.namespace is the namespace of its user and organization, where they are not in the empty one. ResourceConsumptionV1 is charged by consume_credits, org first, and credit.balance.changed and usage.recorded are published; BatchEssaysRegistered registers the batch, unless its id is that of another tenant''s (reason batch_id_taken). A business denial is processed, with result.success false. A bad envelope is rejected and does not raise; nor does one that is not younger than what trim_inbox() removed (reason outside_dedup_window). Each batch keeps a lock until the transaction ends. Errors: PT403 identity_in_force, 22023 (more than 10000), 53200 (more batches in one transaction than max_locks_per_transaction leaves room for), 55000.';
 
 COMMENT ON FUNCTION tenancy.create_api_key(text, text, text, text) IS
 'Makes an API key of an organization: pgt_, 32 random bytes as base64url, a checksum. Only its SHA-256 is kept; show it once. user_id: whom it acts as; NULL: as itself, by key_id. A key made for a member of the organization ends with the membership. role: viewer (read_config), operator (and manage_modules), admin (and write_config, manage_keys, read_audit) or owner (everything). A role with application access needs an identity of that organization with permission manage_keys and gives no more than it holds; its token or key is judged again, as at authenticate, and a user it names must be a member in the directory. Errors: PT401, PT403 permission_denied, another_organization, another_user, lapsing_key, not_a_member, PT404 organization_not_found, 22023, 55000.';
@@ -4987,9 +5114,15 @@ COMMENT ON PROCEDURE tenancy.delete_tenant(text, boolean, integer, jsonb) IS
 $$Deletes a tenant's rows in every protected table and in tenancy's own, the ledger included, children of foreign keys first, batch_size rows a transaction (rows that point at each other, in one table or in several of one owner, go all at once), and returns the receipt: {"tenant_id", "deletion", "deleted": {table: rows}, "rows", "done"}, which is also kept in tenancy.tenant_deletions. Interrupted, it goes on with the next CALL. Audit logs and receipts stay, and the suspended tenant's entry, which keeps its old tokens out, as entries of its organizations' names do. CALL it outside a transaction.
 Errors: PT422 tenant_not_suspended, obligations_open (credits or holds), both waived by force => true; 22023; 23503 where rows of another table point at the tenant's; 2D000 inside a transaction.$$;
 
+REVOKE ALL ON ROUTINE tenancy._claim_batch_id FROM PUBLIC;
+
 REVOKE ALL ON ROUTINE tenancy._holds_access FROM PUBLIC;
 
+REVOKE ALL ON ROUTINE tenancy._is_batch_of_another_tenant FROM PUBLIC;
+
 REVOKE ALL ON ROUTINE tenancy._issued_here FROM PUBLIC;
+
+REVOKE ALL ON ROUTINE tenancy._keep_organizations_out FROM PUBLIC;
 
 REVOKE ALL ON ROUTINE tenancy._require_batch_organization FROM PUBLIC;
 
@@ -4998,6 +5131,8 @@ REVOKE ALL ON ROUTINE tenancy._require_good_identity FROM PUBLIC;
 REVOKE ALL ON ROUTINE tenancy._require_lasting_key FROM PUBLIC;
 
 REVOKE ALL ON ROUTINE tenancy._require_sign_in FROM PUBLIC;
+
+REVOKE ALL ON ROUTINE tenancy._tables_above FROM PUBLIC;
 
 DO $$
 BEGIN
