@@ -166,6 +166,8 @@ VALUES
     ('adjust_credits(numeric,text,text,text,text)', 'operator'),
     ('consume_credits(text,text,text,integer,text,text)', 'service'),
     ('_consume_credits(text,text,text,text,integer,text,text)', 'internal'),
+    ('_lock_pools(uuid[])', 'internal'),
+    ('_payers_of(jsonb)', 'internal'),
     ('check_credits(text,text,jsonb)', 'service'),
     ('set_credit_cost(text,numeric)', 'operator'),
     ('set_seat_credits(text,text,numeric)', 'operator'),

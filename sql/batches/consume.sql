@@ -21,7 +21,12 @@ BEGIN
         PERFORM tenancy._raise('22023', 'invalid_argument', 'At most 10000 events are taken in one call', 'Pass them in several calls.',
             jsonb_build_object('parameter', 'envelope'));
     END IF;
-    -- In the order of who pays, not in that of the array: two calls with the same payers do not wait in a circle.
+    -- Whoever may have to pay is locked beforehand, in the order in which batches lock: no two calls wait in a circle. A
+    -- single consumption does that itself, and then mostly locks its organization alone.
+    IF jsonb_typeof(consume_event.envelope) = 'array' AND jsonb_array_length(consume_event.envelope) > 1 THEN
+        PERFORM tenancy._lock_pools(tenancy._payers_of(consume_event.envelope));
+    END IF;
+    -- Not in the order of the array: two calls with the same events do not wait for each other in the inbox.
     FOR item IN
         SELECT e.number, e.document, r.*
           FROM jsonb_array_elements(CASE jsonb_typeof(consume_event.envelope) WHEN 'array' THEN consume_event.envelope
@@ -54,6 +59,26 @@ $$;
 
 COMMENT ON FUNCTION tenancy.consume_event(jsonb) IS
 'Takes an event envelope of contract H, or an array of them, and answers one row for each, in order: status processed, duplicate (taken before; result is the first answer) or rejected (result.reason). Each event id counts once within its tenant. metadata.namespace is the namespace of its user and organization, where they are not in the empty one. ResourceConsumptionV1 is charged by consume_credits, org first, and credit.balance.changed and usage.recorded are published; BatchEssaysRegistered registers the batch, unless its id is that of another tenant''s (reason batch_id_taken). A business denial is processed, with result.success false. A bad envelope is rejected and does not raise; nor does one that is not younger than what trim_inbox() removed (reason outside_dedup_window). Each batch keeps a lock until the transaction ends. Errors: PT403 identity_in_force, 22023 (more than 10000), 53200 (more batches in one transaction than max_locks_per_transaction leaves room for), 55000.';
+
+CREATE FUNCTION tenancy._payers_of(envelopes jsonb) RETURNS uuid[]
+LANGUAGE plpgsql STABLE
+AS $$
+BEGIN
+    RETURN ARRAY(
+        WITH named AS (
+            SELECT DISTINCT coalesce(e.document #>> '{metadata,namespace}', '') AS namespace,
+                   e.document #>> '{data,org_id}' AS org_id, e.document #>> '{data,user_id}' AS user_id
+              FROM jsonb_array_elements(_payers_of.envelopes) AS e (document)
+             WHERE e.document #> '{data,resource_type}' IS NOT NULL
+        )
+        SELECT o.id FROM named AS n JOIN tenancy.organizations AS o ON o.namespace = n.namespace AND o.external_id = n.org_id
+        UNION
+        SELECT u.id FROM named AS n JOIN tenancy.users AS u ON u.namespace = n.namespace AND u.external_id = n.user_id);
+END
+$$;
+
+COMMENT ON FUNCTION tenancy._payers_of(jsonb) IS
+'Organizations and users that the consumptions in an array of envelopes name, by their ids, which are those of their pools.';
 
 CREATE FUNCTION tenancy._take_event(
     document jsonb,

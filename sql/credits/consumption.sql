@@ -6,6 +6,9 @@ COMMENT ON FUNCTION tenancy.consume_credits(text, text, text, integer, text, tex
 COMMENT ON FUNCTION tenancy._consume_credits(text, text, text, text, integer, text, text) IS
 'consume_credits for a user and an organization of a namespace, whatever identity is in force: for events, which bring their own.';
 
+COMMENT ON FUNCTION tenancy._lock_pools(uuid[]) IS
+'Locks these pools, as far as there are any, in the order of their ids, for whoever will charge several one by one. What is due in them is not settled.';
+
 COMMENT ON FUNCTION tenancy.check_credits(text, text, jsonb) IS
 'Whether consumption would be paid for: requirements is an object of metrics and units, and one source (org, else user) must cover the total. Returns allowed, required, available, source and denial_reason: rate_limit_exceeded where a rate limit named like a metric has no room for the user, insufficient_credits, or system_error where such a limit is set and cannot be asked (no shared memory). Reserves and writes nothing. Errors: PT404 organization_not_found; PT403 identity_mismatch; 22023, 22003, 55000. Contract H, check_credits.';
 

@@ -49,6 +49,16 @@ fn consume_credits_of(
     pg::entry(|| consume(Some(namespace), user_id, org_id, metric, amount, batch_id, correlation_id))
 }
 
+/// Locks these pools, as far as there are any, in the order of their ids: for whoever will charge several one by one.
+#[pg_extern(name = "_lock_pools", volatile, parallel_unsafe)]
+fn lock_pools(mut pools: Vec<pgrx::Uuid>) {
+    pg::entry(|| {
+        pools.sort_by_key(|id| *id.as_bytes());
+        pools.dedup();
+        pools.iter().try_for_each(|id| Pool::lock_as_stored(Uuid::from_bytes(*id.as_bytes())).map(drop))
+    })
+}
+
 fn consume(
     namespace: Option<&str>,
     user_id: Option<&str>,

@@ -113,7 +113,9 @@ pub fn charge(charge: &Charge, returning: bool) -> Result<Outcome> {
             return Ok(Outcome::Replayed(answer));
         }
         if let Some(taken) = take(pool, charge.amount)? {
-            match finish(charge, taken, returning)? {
+            // The time after the lock decides.
+            let now = clock::now().max(taken.at);
+            match finish(charge, taken, now, returning)? {
                 Some(outcome) => return Ok(outcome),
                 None => continue,
             }
@@ -135,29 +137,23 @@ pub fn charge(charge: &Charge, returning: bool) -> Result<Outcome> {
     }
 }
 
-/// Charges without a key where the pool pays as it stands. Where it does not, nothing is done, and neither turn nor lock
-/// is kept: the caller may lock several pools in the order of their ids then.
+/// Charges without a key where the pool pays as it stands and nobody has its row. Where not, nothing is done, and neither
+/// turn nor lock is kept: the caller may lock several pools in the order of their ids then.
 pub fn charge_at_once(charge: &Charge, returning: bool) -> Result<Option<Outcome>> {
-    let pool = charge.payer.pool();
-    let is_new = pg::turns::take(pool)?;
-    match take(pool, charge.amount)? {
-        Some(taken) => finish(charge, taken, returning),
-        None => {
-            if is_new {
-                pg::turns::leave(pool);
-            }
-            Ok(None)
+    match take_directly(charge.payer.pool(), charge.amount, false)? {
+        Changed::Done(taken) => {
+            let now = taken.at;
+            finish(charge, taken, now, returning)
         }
+        Changed::Left | Changed::NeedsStatement => Ok(None),
     }
 }
 
 /// The rest of a charge whose credits are taken; none where it has to begin again, and they are given back.
-fn finish(charge: &Charge, taken: Taken, returning: bool) -> Result<Option<Outcome>> {
+fn finish(charge: &Charge, taken: Taken, now: i64, returning: bool) -> Result<Option<Outcome>> {
     let pool = charge.payer.pool();
-    // The pool's row is locked from here on.
-    let now = clock::now().max(taken.at);
     if now >= taken.next_expiry_at {
-        // The time after the lock decides: what has expired must not be spent.
+        // What has expired must not be spent.
         give_back(pool, charge.amount)?;
         Pool::lock(pool)?;
         return Ok(None);
@@ -196,22 +192,45 @@ pub fn count_debit(tenant: &str, micros: i64) {
     metrics::count_for(tenant, Series::DebitedMicros, micros.unsigned_abs());
 }
 
+/// Takes the credits, if the pool has them; if not, neither turn nor lock is kept, but where a statement had to look.
 fn take(pool: Uuid, amount: Credits) -> Result<Option<Taken>> {
-    pg::turns::take(pool)?;
-    let now = clock::now();
-    match direct_update::update(&POOLS, pool, |row| Taken::from_pool(row, amount.micros(), now))? {
-        Changed::Done(taken) => return Ok(Some(taken)),
-        Changed::Left => return Ok(None),
-        Changed::NeedsStatement => {}
+    match take_directly(pool, amount, true)? {
+        Changed::Done(taken) => Ok(Some(taken)),
+        Changed::Left => Ok(None),
+        Changed::NeedsStatement => take_by_statement(pool, amount),
     }
-    sql::query_opt(
+}
+
+/// The same without a statement, and without waiting for the row unless `waits`.
+fn take_directly(pool: Uuid, amount: Credits, waits: bool) -> Result<Changed<Taken>> {
+    let is_new = pg::turns::take(pool)?;
+    let change = |row: &sql::Row| Taken::from_pool(row, amount.micros(), clock::now());
+    let changed = direct_update::update(&POOLS, pool, waits, change)?;
+    let goes_on = match changed {
+        Changed::Done(_) => true,
+        Changed::NeedsStatement => waits,
+        Changed::Left => false,
+    };
+    if is_new && !goes_on {
+        pg::turns::leave(pool);
+    }
+    Ok(changed)
+}
+
+/// Locks the row before it looks: an UPDATE that waits and then finds too little keeps it locked as well, unsaid.
+fn take_by_statement(pool: Uuid, amount: Credits) -> Result<Option<Taken>> {
+    let Some(found) = Pool::lock(pool)? else { return Ok(None) };
+    if found.available() < amount.micros() {
+        return Ok(None);
+    }
+    let taken = sql::query_opt(
         "UPDATE tenancy.credit_pools AS p
             SET balance = p.balance - $2, drawn_total = p.drawn_total + $2, seq = p.seq + 1,
                 last_entry_at = greatest(p.last_entry_at, $3)
-          WHERE p.pool_id = $1 AND p.balance - p.held >= $2 AND p.next_expiry_at > $3
+          WHERE p.pool_id = $1
          RETURNING p.balance, p.held, p.granted_total, p.drawn_total, p.seq, p.last_entry_at, p.next_expiry_at,
                    p.alert_below, p.has_caps, p.tenant_id",
-        &[pool.into(), Arg::Micros(Some(amount.micros().into())), Arg::Time(Some(now))],
+        &[pool.into(), Arg::Micros(Some(amount.micros().into())), Arg::Time(Some(found.now))],
         Mode::Write,
         |row| {
             Ok(Taken {
@@ -227,7 +246,12 @@ fn take(pool: Uuid, amount: Credits) -> Result<Option<Taken>> {
                 tenant: row.text(10).unwrap_or_default(),
             })
         },
-    )
+    )?;
+    if taken.is_none() {
+        return Err(Error::new(State::INTERNAL, "ledger_inconsistent", "The pool's row did not take the change")
+            .hint("A trigger or rule of yours on tenancy.credit_pools keeps it back: drop it."));
+    }
+    Ok(taken)
 }
 
 impl Taken {

@@ -47,13 +47,21 @@ impl Pool {
     /// The lock guards everything in the pool. In REPEATABLE READ and above it fails with 40001 if the pool has changed
     /// since the snapshot, so what is read after it is not stale there either.
     pub fn lock(id: Uuid) -> Result<Option<Self>> {
-        turns::take(id)?;
-        let found = sql::query_opt(pool_columns!("FOR NO KEY UPDATE"), &[id.into()], Mode::Write, Self::read_row)?;
-        let Some(mut pool) = found else { return Ok(None) };
+        let Some(mut pool) = Self::lock_as_stored(id)? else { return Ok(None) };
         if pool.now >= pool.next_expiry_at {
             settle::settle(&mut pool)?;
         }
         Ok(Some(pool))
+    }
+
+    /// The same, and leaves what is due for later.
+    pub fn lock_as_stored(id: Uuid) -> Result<Option<Self>> {
+        let is_new = turns::take(id)?;
+        let found = sql::query_opt(pool_columns!("FOR NO KEY UPDATE"), &[id.into()], Mode::Write, Self::read_row)?;
+        if found.is_none() && is_new {
+            turns::leave(id);
+        }
+        Ok(found)
     }
 
     /// The pool as the calling statement sees it, without a lock and without bringing it to the present.

@@ -81,5 +81,8 @@ fn free(pool: Uuid) -> Result<bool> {
         Mode::Write,
         |row| Ok(row.uuid(1)),
     )?;
+    if locked.is_none() {
+        turns::leave(pool);
+    }
     Ok(locked.is_some())
 }

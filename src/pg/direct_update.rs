@@ -22,17 +22,19 @@ pub enum Change<'a, T> {
 pub enum Changed<T> {
     /// It was changed and is locked to the end of the transaction.
     Done(T),
-    /// There is no such row, or it was left.
+    /// There is no such row, or it was left; it is not locked.
     Left,
     /// Nothing was done; it takes a statement.
     NeedsStatement,
 }
 
 /// Changes the row whose primary key, the first column, is `key`. `change` is asked for each version of it that others
-/// turn out to have replaced in the meantime; the last answer counts.
+/// turn out to have replaced in the meantime; the last answer counts. Where others have it locked it is waited for, if it
+/// `waits`, and left to a statement else.
 pub fn update<'a, T>(
     table: &'static Table,
     key: Uuid,
+    waits: bool,
     mut change: impl FnMut(&Row) -> Change<'a, T>,
 ) -> Result<Changed<T>> {
     // SAFETY: reads a variable of the session.
@@ -74,7 +76,7 @@ pub fn update<'a, T>(
                     *(*slot).tts_isnull.add(*ordinal as usize - 1) = *nulls.add(at);
                 }
                 raw::ExecStoreVirtualTuple(slot);
-                let result = replace(relation, &raw mut (*found).t_self, slot);
+                let result = replace(relation, &raw mut (*found).t_self, slot, waits);
                 raw::ExecDropSingleTupleTableSlot(slot);
                 result
             })
@@ -170,13 +172,14 @@ unsafe fn find(relation: pg_sys::Relation, key: Uuid) -> pg_sys::HeapTuple {
     }
 }
 
-/// Puts `slot` in the place of the version at `place`, waiting for whoever is changing it.
+/// Puts `slot` in the place of the version at `place`; if it `waits`, after whoever is changing it.
 ///
 /// SAFETY of callers: an open plain relation, a place where a snapshot saw a row, a row; in [`boundary`].
 unsafe fn replace(
     relation: pg_sys::Relation,
     place: pg_sys::ItemPointer,
     slot: *mut pg_sys::TupleTableSlot,
+    waits: bool,
 ) -> pg_sys::TM_Result::Type {
     // SAFETY: by the caller; a heap has this function, and it reads neither snapshot.
     unsafe {
@@ -193,7 +196,7 @@ unsafe fn replace(
             pg_sys::GetCurrentCommandId(true),
             std::ptr::null_mut(),
             std::ptr::null_mut(),
-            true,
+            waits,
             &mut failure,
             &mut lock,
             &mut indexes,

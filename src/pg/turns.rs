@@ -7,7 +7,7 @@
 //! version. Who waits is also what early lock release asks.
 //!
 //! The row's own lock is what guards; a turn only keeps order. It is held to the end of the (sub)transaction like the
-//! row's. The lock is a heavyweight one that no SQL function can take. Everything that locks such a row takes its turn
+//! row's, and given back ([`leave`]) by whoever then does not lock the row. The lock is a heavyweight one that no SQL function can take. Everything that locks such a row takes its turn
 //! before, so a turn adds no way to deadlock that the rows do not have. Without shared memory there are no gates and
 //! the lock alone does it.
 
