@@ -26,7 +26,7 @@ VALUES
     ('_function_access()', 'internal'),
     ('_table_access()', 'internal'),
     ('_access_levels(text)', 'internal'),
-    ('_holds_access(oid)', 'internal'),
+    ('_holds_access(oid,text)', 'internal'),
     ('_reconcile_access(text)', 'internal'),
     ('_reconcile_operator_policies()', 'internal'),
     ('_health_schema()', 'internal'),

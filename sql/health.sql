@@ -67,6 +67,12 @@ BEGIN
                         'Create the role and SELECT tenancy.grant_access(…); or, if it was renamed, SELECT tenancy.grant_access(…) for the new name and delete the row.'::text
                    FROM tenancy.access_grants AS g
                   WHERE NOT EXISTS (SELECT FROM pg_roles AS r WHERE r.rolname = g.role_name);
+    RETURN QUERY SELECT 'access_roles'::text, 'warning'::text,
+                        format('role "%s" is to have %s access and does not hold it', g.role_name, g.access),
+                        'SELECT tenancy.grant_access(…); or, if it is another role of the same name, SELECT tenancy.revoke_access(…).'::text
+                   FROM tenancy.access_grants AS g
+                   JOIN pg_roles AS r ON r.rolname = g.role_name
+                  WHERE NOT tenancy._holds_access(r.oid, g.access);
     RETURN QUERY SELECT 'access_roles'::text, 'error'::text,
                         format('role "%s" has %s access and bypasses row-level security', g.role_name, g.access),
                         format('ALTER ROLE %I NOSUPERUSER NOBYPASSRLS;', g.role_name)
@@ -84,7 +90,7 @@ END
 $$;
 
 COMMENT ON FUNCTION tenancy._health_access() IS
-'Checks "row_security" (every table enabled, forced, with a policy), "access_roles" (the roles of access_grants exist and are bound by policies) and "owner" (only where it is bound itself).';
+'Checks "row_security" (every table enabled, forced, with a policy), "access_roles" (the roles of access_grants exist, hold what they are to have and are bound by policies) and "owner" (only where it is bound itself).';
 
 CREATE FUNCTION tenancy._health_preload()
 RETURNS TABLE (check_name text, status text, detail text, remedy text)

@@ -77,7 +77,7 @@ DECLARE
     applied integer := 0;
     before_relations oid[];
     made text[];
-    recorded_name text;
+    recorded record;
     migration record;
 BEGIN
     IF to_regclass('tenancy.schema_migrations') IS NULL THEN
@@ -130,15 +130,24 @@ BEGIN
     -- Also where nothing was pending: an update may have brought functions, or moved one to another level.
     -- The lock is grant_access's: two sessions that change privileges at once fail on the same catalog row.
     LOCK TABLE tenancy.access_grants IN SHARE ROW EXCLUSIVE MODE;
-    FOR recorded_name IN SELECT DISTINCT g.role_name FROM tenancy.access_grants AS g ORDER BY 1 LOOP
-        IF EXISTS (SELECT FROM pg_roles AS r WHERE r.rolname = recorded_name AND tenancy._holds_access(r.oid)) THEN
-            PERFORM tenancy._reconcile_access(recorded_name);
-        ELSIF EXISTS (SELECT FROM pg_roles AS r WHERE r.rolname = recorded_name) THEN
-            RAISE WARNING 'role "%" is recorded in tenancy.access_grants but holds nothing in schema tenancy: nothing granted', recorded_name
+    FOR recorded IN
+        SELECT g.role_name, r.oid IS NOT NULL AS exists,
+               string_agg(g.access, ', ' ORDER BY g.access) FILTER (WHERE NOT tenancy._holds_access(r.oid, g.access)) AS not_held,
+               -- It is the role, and somebody took its functions: each access has application's or metrics'.
+               EXISTS (SELECT FROM pg_namespace AS n, aclexplode(n.nspacl) AS a WHERE n.nspname = 'tenancy' AND a.grantee = r.oid)
+               AND NOT tenancy._holds_access(r.oid, 'application') AND NOT tenancy._holds_access(r.oid, 'metrics') AS was_emptied
+          FROM tenancy.access_grants AS g LEFT JOIN pg_roles AS r ON r.rolname = g.role_name
+         GROUP BY g.role_name, r.oid
+         ORDER BY g.role_name
+    LOOP
+        IF NOT recorded.exists THEN
+            RAISE WARNING 'role "%" is recorded in tenancy.access_grants but does not exist: nothing granted', recorded.role_name
+                USING HINT = 'Create the role and call tenancy.grant_access(…), or delete the row. If it was renamed, do both for the new name.';
+        ELSIF recorded.not_held IS NOT NULL AND NOT recorded.was_emptied THEN
+            RAISE WARNING 'role "%" is recorded in tenancy.access_grants but does not hold its access (%): nothing granted', recorded.role_name, recorded.not_held
                 USING HINT = 'It may be another role of the same name. If it is to have access: SELECT tenancy.grant_access(…); else SELECT tenancy.revoke_access(…).';
         ELSE
-            RAISE WARNING 'role "%" is recorded in tenancy.access_grants but does not exist: nothing granted', recorded_name
-                USING HINT = 'Create the role and call tenancy.grant_access(…), or delete the row. If it was renamed, do both for the new name.';
+            PERFORM tenancy._reconcile_access(recorded.role_name);
         END IF;
     END LOOP;
     PERFORM tenancy._reconcile_operator_policies();

@@ -378,3 +378,49 @@ fn another_role_of_a_name_that_had_access_has_none() {
         ["application"]
     );
 }
+
+/// A role that has another access takes the name of one that had more.
+#[test]
+fn a_role_that_takes_the_name_of_another_keeps_its_own_access_and_gets_no_more() {
+    let database = installed();
+    let (mut client, notices) = database.connect_with_notices("postgres");
+    client
+        .batch_execute(
+            "CREATE ROLE access_old LOGIN; SELECT tenancy.grant_access('access_old', 'service'),
+             tenancy.grant_access('access_old', 'operator'), tenancy.register_organization('o1', 'One');
+             DROP OWNED BY access_old; DROP ROLE access_old;
+             CREATE ROLE access_web LOGIN; SELECT tenancy.grant_access('access_web', 'application');
+             ALTER ROLE access_web RENAME TO access_old; SELECT tenancy.migrate()",
+        )
+        .unwrap();
+    assert!(notices.lock().unwrap().iter().any(|notice| notice.message().contains("operator, service")), "{notices:?}");
+    let health =
+        "SELECT detail FROM tenancy.health() WHERE check_name = 'access_roles' AND detail LIKE '%does not hold%'";
+    assert_eq!(list(&mut client, health).len(), 2);
+    let mut web = database.connect("access_old");
+    web.query("SELECT tenancy.user_id()", &[]).unwrap();
+    refused(web.query("SELECT tenancy.create_api_key('o1')", &[]), "PT401", "not_authenticated");
+    fails_with(web.query("SELECT tenancy.act_as('u')", &[]), "42501");
+    assert_eq!(list(&mut web, "SELECT count(*)::text FROM tenancy.organizations"), ["0"]);
+    // Under the new name nothing is recorded of what it has, and the audit knows it all the same.
+    client.batch_execute("ALTER ROLE access_old RENAME TO access_web; ALTER ROLE access_web BYPASSRLS").unwrap();
+    let found = "SELECT object FROM tenancy.audit_isolation() WHERE rule = 'bypassing_role'";
+    assert_eq!(list(&mut client, found), ["role access_web"]);
+}
+
+#[test]
+fn the_owner_s_rights_are_neither_granted_nor_taken() {
+    let database = installed();
+    let mut client = database.superuser();
+    for access in ["application", "operator"] {
+        assert!(
+            !client
+                .query_one(&format!("SELECT tenancy.revoke_access('postgres', '{access}')"), &[])
+                .unwrap()
+                .get::<_, bool>(0)
+        );
+    }
+    let owned = "SELECT count(*)::text FROM pg_proc AS p, aclexplode(p.proacl) AS a
+                  WHERE p.pronamespace = 'tenancy'::regnamespace AND a.grantee = p.proowner";
+    assert_ne!(list(&mut client, owned), ["0"]);
+}

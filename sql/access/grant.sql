@@ -1,16 +1,18 @@
 -- The functions that grant by the lists of sql/access.sql, and only by them.
 
-CREATE FUNCTION tenancy._holds_access(role oid) RETURNS boolean
+CREATE FUNCTION tenancy._holds_access(role oid, access text) RETURNS boolean
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-    RETURN EXISTS (SELECT FROM pg_namespace AS n, aclexplode(n.nspacl) AS a
-                    WHERE n.nspname = 'tenancy' AND a.grantee = _holds_access.role);
+    RETURN EXISTS (SELECT FROM pg_proc AS p, aclexplode(p.proacl) AS a
+                    WHERE p.proname = CASE _holds_access.access WHEN 'application' THEN 'authenticate' WHEN 'service' THEN 'act_as'
+                                           WHEN 'operator' THEN 'revoke_user' WHEN 'metrics' THEN 'metrics_text' END
+                      AND p.pronamespace = 'tenancy'::regnamespace AND a.grantee = _holds_access.role);
 END
 $$;
 
-COMMENT ON FUNCTION tenancy._holds_access(oid) IS
-'Whether this role, and not another that had its name, was given access: what grant_access gave stands in the schema''s privileges by the role''s own id, through renaming and restoring.';
+COMMENT ON FUNCTION tenancy._holds_access(oid, text) IS
+'Whether this role, and not another that had its name, was given this access or one that includes it: what grant_access gave stands in the privileges by the role''s own id, through renaming and restoring. One function that the access opens tells.';
 
 CREATE FUNCTION tenancy._access_levels(access text) RETURNS text[]
 LANGUAGE plpgsql
@@ -84,7 +86,7 @@ BEGIN
       FROM tenancy.access_grants AS g
       JOIN pg_roles AS r ON r.rolname = g.role_name
      WHERE g.access = 'operator'
-       AND tenancy._holds_access(r.oid);
+       AND tenancy._holds_access(r.oid, 'operator');
     -- Only where something changes: replacing a policy locks its table.
     FOR target IN
         SELECT c.oid::regclass AS name, p.oid IS NOT NULL AS has_policy
@@ -134,6 +136,12 @@ BEGIN
             'Grant access to an ordinary role, and let the application connect as that one.',
             jsonb_build_object('role', target.rolname));
     END IF;
+    IF target.rolname = current_user THEN
+        PERFORM tenancy._raise('22023', 'owner_role',
+            format('Role "%s" owns the extension and may call everything already', target.rolname),
+            'Grant access to an ordinary role, and let the application connect as that one.',
+            jsonb_build_object('role', target.rolname));
+    END IF;
     IF target.rolbypassrls AND grant_access.access = 'application' THEN
         PERFORM tenancy._raise('22023', 'bypassrls_role',
             format('Role "%s" has BYPASSRLS: it would see the rows of every tenant', target.rolname),
@@ -145,7 +153,7 @@ BEGIN
     -- What is recorded under its name for a role that was dropped or renamed is not this one's.
     DELETE FROM tenancy.access_grants AS g
      WHERE g.role_name = target.rolname
-       AND NOT tenancy._holds_access(grant_access.role);
+       AND NOT tenancy._holds_access(grant_access.role, g.access);
     INSERT INTO tenancy.access_grants (role_name, access)
     VALUES (target.rolname, grant_access.access)
     ON CONFLICT ON CONSTRAINT access_grants_pkey DO NOTHING;
@@ -158,7 +166,7 @@ END
 $$;
 
 COMMENT ON FUNCTION tenancy.grant_access(regrole, text) IS
-'Gives a role one access and returns how many functions it may call now. access: application (authenticate, accessors, spend, own rows), service (application''s, and acts for users), operator (application''s, and administers), metrics (figures only). A role may have several. Recorded in tenancy.access_grants by the role''s name and granted again by migrate(); after ALTER ROLE … RENAME grant it again. What is recorded for another role that had the name before is forgotten. Other privileges the role has in schema tenancy are taken. For the extension''s owner and superusers. Errors: 22023 invalid_argument, role_not_found, superuser_role, bypassrls_role; 55000; 42501.';
+'Gives a role one access and returns how many functions it may call now. access: application (authenticate, accessors, spend, own rows), service (application''s, and acts for users), operator (application''s, and administers), metrics (figures only). A role may have several. Recorded in tenancy.access_grants by the role''s name and granted again by migrate(); after ALTER ROLE … RENAME grant it again. What is recorded for another role that had the name before is forgotten. Other privileges the role has in schema tenancy are taken. For the extension''s owner and superusers. Errors: 22023 invalid_argument, role_not_found, owner_role, superuser_role, bypassrls_role; 55000; 42501.';
 
 CREATE FUNCTION tenancy.revoke_access(role regrole, access text) RETURNS boolean
 LANGUAGE plpgsql
@@ -173,6 +181,10 @@ BEGIN
     PERFORM tenancy._require_value(revoke_access.role, 'role');
     PERFORM tenancy._require_one_of(revoke_access.access, 'access', ARRAY['application', 'service', 'operator', 'metrics']);
     SELECT r.rolname INTO target FROM pg_roles AS r WHERE r.oid = revoke_access.role;
+    -- What the extension's owner may was not granted.
+    IF target = current_user THEN
+        RETURN false;
+    END IF;
 
     LOCK TABLE tenancy.access_grants IN SHARE ROW EXCLUSIVE MODE;
     DELETE FROM tenancy.access_grants AS g
@@ -184,7 +196,8 @@ BEGIN
     -- Whatever the record says: a role that was renamed holds what is recorded under its old name.
     was_granted := was_granted
         OR NOT EXISTS (SELECT FROM tenancy.access_grants AS g WHERE g.role_name = target)
-           AND tenancy._holds_access(revoke_access.role);
+           AND EXISTS (SELECT FROM pg_namespace AS n, aclexplode(n.nspacl) AS a
+                        WHERE n.nspname = 'tenancy' AND a.grantee = revoke_access.role);
     PERFORM tenancy._reconcile_access(target);
     PERFORM tenancy._reconcile_operator_policies();
     RETURN was_granted;
@@ -192,4 +205,4 @@ END
 $$;
 
 COMMENT ON FUNCTION tenancy.revoke_access(regrole, text) IS
-'Takes one access from a role, keeps what its other recorded accesses give and nothing else, and returns whether it had been granted. Accesses are recorded by name: of a role that was renamed since, nothing is recorded, so everything it had is taken. For the extension''s owner and superusers. Errors: 22023, 55000, 42501.';
+'Takes one access from a role, keeps what its other recorded accesses give and nothing else, and returns whether it had been granted. Accesses are recorded by name: of a role that was renamed since, nothing is recorded, so everything it had is taken. The owner''s rights stay. For the extension''s owner and superusers. Errors: 22023, 55000, 42501.';

@@ -47,6 +47,17 @@ BEGIN
         PERFORM tenancy._raise('22023', 'invalid_argument', 'require_expiry must not be NULL', 'Pass true or false.',
             '{"parameter": "require_expiry"}');
     END IF;
+    -- What signs under this issuer would be read otherwise from now on, or refused.
+    IF add_issuer.profile <> 'pooled'
+       AND EXISTS (SELECT FROM tenancy.signing_profiles AS p WHERE p.issuer = add_issuer.issuer) THEN
+        PERFORM tenancy._raise('PT409', 'issuer_not_pooled', 'A signing profile signs under this issuer: its tokens are pooled',
+            'Pass profile => ''pooled''.');
+    END IF;
+    IF EXISTS (SELECT FROM tenancy.signing_profiles AS p
+                WHERE p.issuer = add_issuer.issuer AND NOT p.audience = ANY (add_issuer.audiences)) THEN
+        PERFORM tenancy._raise('PT409', 'audience_in_use', 'A signing profile signs for an audience that is left out',
+            'Name it among the audiences, or give the profile another one first: SELECT tenancy.add_signing_profile(…).');
+    END IF;
 
     UPDATE tenancy.issuers AS i
        SET audiences = add_issuer.audiences, profile = add_issuer.profile, namespace = add_issuer.namespace,
@@ -68,7 +79,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tenancy.add_issuer(text, text[], text, text, text[], interval, text[], jsonb, boolean, text[]) IS
-'Believes the tokens of an issuer (RFC 7519 iss), or changes how they are read; true where it was new. audiences: a token''s aud must name one of them; an empty array is for an issuer whose tokens carry no aud (Clerk''s sessions: then name authorized_parties). profile: generic, clerk, auth0, workos, supabase or pooled. namespace: where its subjects and organizations live. algorithms: allowed ones, NULL for whatever the keys are for. leeway: clock skew, whole seconds up to 300. token_types: allowed kinds, NULL for access tokens. claim_paths: overrides, for each field a list of claim paths. authorized_parties: allowed azp values, NULL for any. Errors: 22023.';
+'Believes the tokens of an issuer (RFC 7519 iss), or changes how they are read; true where it was new. audiences: a token''s aud must name one of them; an empty array is for an issuer whose tokens carry no aud (Clerk''s sessions: then name authorized_parties). profile: generic, clerk, auth0, workos, supabase or pooled. namespace: where its subjects and organizations live. algorithms: allowed ones, NULL for whatever the keys are for. leeway: clock skew, whole seconds up to 300. token_types: allowed kinds, NULL for access tokens. claim_paths: overrides, for each field a list of claim paths. authorized_parties: allowed azp values, NULL for any. Errors: 22023; PT409 issuer_not_pooled, audience_in_use (a signing profile signs under it).';
 
 CREATE FUNCTION tenancy._insert_key(
     issuer text, kid text, algorithm text, public_jwk jsonb, sealed_secret bytea, origin text,

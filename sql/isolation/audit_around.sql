@@ -51,11 +51,22 @@ BEGIN
     RETURN QUERY
         WITH RECURSIVE functions AS MATERIALIZED (
             SELECT p.*, format('%I.%I(%s)', n.nspname, p.proname, pg_get_function_identity_arguments(p.oid)) AS shown,
-                   p.prorettype IN ('trigger'::regtype, 'event_trigger'::regtype) AS is_trigger
+                   p.prorettype IN ('trigger'::regtype, 'event_trigger'::regtype) AS is_trigger,
+                   regexp_replace(translate(lower(p.prosrc), '"', ''), '--[^\n]*|/\*.*?\*/', ' ', 'g') AS body
               FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
              WHERE n.nspname NOT IN ('pg_catalog', 'information_schema')
                AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d
                                 WHERE d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e')
+        ), calls(caller, callee) AS MATERIALIZED (
+            -- By name, whatever the schema: the word before a parenthesis.
+            SELECT f.oid, g.oid
+              FROM functions f
+             CROSS JOIN LATERAL (SELECT DISTINCT w[1] AS word FROM regexp_matches(f.body, '(\w+)\s*\(', 'g') w) w
+              JOIN functions g ON substring(lower(g.proname) FROM '\w+$') = w.word
+             WHERE g.proname !~ '\W' OR f.body ~ format('\m%s\s*\(', regexp_replace(lower(g.proname), '\W', '.', 'g'))
+            UNION
+            SELECT d.objid, d.refobjid
+              FROM pg_catalog.pg_depend d WHERE d.classid = 'pg_proc'::regclass AND d.refclassid = 'pg_proc'::regclass
         ), blind AS MATERIALIZED (
             -- Whose statements see every tenant's rows of a table.
             SELECT t.relation::oid AS base, t.shown, o.oid AS role, o.rolname, o.rolsuper OR o.rolbypassrls AS unbound
@@ -83,11 +94,8 @@ BEGIN
             SELECT f.oid, r.base
               FROM reaching r
               JOIN functions g ON g.oid = r.routine AND (NOT g.prosecdef OR EXISTS (SELECT FROM blind b WHERE b.base = r.base AND b.role = g.proowner))
-              JOIN functions f ON f.oid <> g.oid AND NOT f.is_trigger
-             WHERE regexp_replace(translate(lower(f.prosrc), '"', ''), '--[^\n]*|/\*.*?\*/', ' ', 'g')
-                   ~ format('\m%s\s*\(', regexp_replace(lower(g.proname), '\W', '.', 'g'))
-                   OR EXISTS (SELECT FROM pg_catalog.pg_depend d
-                               WHERE d.classid = 'pg_proc'::regclass AND d.objid = f.oid AND d.refclassid = 'pg_proc'::regclass AND d.refobjid = g.oid)
+              JOIN calls c ON c.callee = g.oid AND c.caller <> g.oid
+              JOIN functions f ON f.oid = c.caller AND NOT f.is_trigger
         )
         SELECT 'definer_search_path', NULL, f.shown, 'it runs as its owner and finds names by its caller''s search_path',
                format('ALTER ROUTINE %s SET search_path = pg_catalog, pg_temp;  -- and qualify every name in it', f.shown)
@@ -154,6 +162,15 @@ BEGIN
         WITH RECURSIVE users(role, application) AS (
             SELECT r.oid, a.access = 'application'
               FROM tenancy.access_grants a JOIN pg_catalog.pg_roles r ON r.rolname = a.role_name
+            UNION ALL
+            -- A role that was renamed holds what is recorded under its old name.
+            SELECT r.oid, tenancy._holds_access(r.oid, 'application')
+                          AND NOT tenancy._holds_access(r.oid, 'service') AND NOT tenancy._holds_access(r.oid, 'operator')
+              FROM pg_catalog.pg_namespace n
+             CROSS JOIN LATERAL aclexplode(n.nspacl) x
+              JOIN pg_catalog.pg_roles r ON r.oid = x.grantee AND r.oid <> n.nspowner
+             WHERE n.nspname = 'tenancy'
+               AND NOT EXISTS (SELECT FROM tenancy.access_grants a WHERE a.role_name = r.rolname)
             UNION ALL
             SELECT g.oid, false
               FROM tenancy._protections() p

@@ -14,7 +14,7 @@ BEGIN
             SELECT FROM tenancy.access_grants AS g
               JOIN pg_roles AS r ON r.rolname = g.role_name
              WHERE g.access = ANY (_caller_has.accesses) AND pg_has_role(caller, r.oid, 'USAGE')
-               AND tenancy._holds_access(r.oid));
+               AND tenancy._holds_access(r.oid, g.access));
 END
 $$;
 COMMENT ON FUNCTION tenancy._caller_has(text[]) IS

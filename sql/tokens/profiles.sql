@@ -45,7 +45,7 @@ BEGIN
             jsonb_build_object('issuer', add_signing_profile.issuer, 'profile', configured.profile));
     ELSIF configured.algorithms <> '{}' AND add_signing_profile.algorithm <> ALL (configured.algorithms) THEN
         PERFORM tenancy._raise('PT409', 'algorithm_not_allowed', 'The issuer''s configuration does not allow the algorithm',
-            'Allow it: SELECT tenancy.add_issuer(issuer => …, algorithms => …);',
+            'Allow it: SELECT tenancy.add_issuer(issuer => …, profile => ''pooled'', algorithms => …);',
             jsonb_build_object('issuer', add_signing_profile.issuer, 'algorithm', add_signing_profile.algorithm));
     ELSIF add_signing_profile.audience <> ALL (configured.audiences) THEN
         UPDATE tenancy.issuers AS i

@@ -85,7 +85,7 @@ mod target {
         // SAFETY: the target is one of the query's own range table.
         unsafe {
             let target = nth::<pg_sys::RangeTblEntry>((*query).rtable, (*query).resultRelation - 1);
-            if !is_bound_by_policies((*target).relid) {
+            if !is_bound_by_policies((*target).relid) || !is_created_here() {
                 return;
             }
             #[cfg(feature = "pg15")]
@@ -95,6 +95,12 @@ mod target {
             // Without a column named, SELECT on any column of it is enough.
             (*permissions).requiredPerms |= pg_sys::AclMode::from(pg_sys::ACL_SELECT);
         }
+    }
+
+    /// Other databases of the server are none of ours.
+    unsafe fn is_created_here() -> bool {
+        // SAFETY: a catalog look-up within the statement's transaction.
+        unsafe { raw::get_extension_oid(c"pg_tenancy".as_ptr(), true) != pg_sys::InvalidOid }
     }
 
     /// Whether row-level security is on for a table, or for the one that a view of one table is over.

@@ -108,7 +108,7 @@ fn check_issuer(claims: &Claims, key: &SigningKey, profile: &str) -> Result<()> 
         )
         .detail("profile", profile)
         .detail("algorithm", key.algorithm().name())
-        .hint("Allow it: SELECT tenancy.add_issuer(issuer => …, algorithms => …); or give the profile a key_id and an algorithm that is."));
+        .hint("Allow it: SELECT tenancy.add_issuer(issuer => …, profile => 'pooled', algorithms => …); or give the profile a key_id and an algorithm that is."));
     }
     let read = issuer.mapping.reads(claims.members(), &OURS);
     if !read.is_empty() {

@@ -268,3 +268,21 @@ fn isolation_44_operators_in_the_search_path_do_not_reach_the_policies() {
     assert_eq!(as_tenant(&mut app, "tenant-a", |tx| ids(tx)), ["1"]);
     assert!(ids(&mut app).is_empty());
 }
+
+/// The library is loaded in every database of the server.
+#[test]
+fn merge_is_as_ever_in_a_database_without_the_extension() {
+    let database = library();
+    role(&database, "stranger", "LOGIN");
+    database
+        .superuser()
+        .batch_execute(
+            "DROP EXTENSION pg_tenancy CASCADE; GRANT USAGE ON SCHEMA shop TO stranger;
+             CREATE TABLE shop.notes (id bigint); ALTER TABLE shop.notes ENABLE ROW LEVEL SECURITY;
+             CREATE POLICY own ON shop.notes FOR INSERT WITH CHECK (true); GRANT INSERT ON shop.notes TO stranger",
+        )
+        .unwrap();
+    let merge =
+        "MERGE INTO shop.notes USING (VALUES (2)) AS v (id) ON false WHEN NOT MATCHED THEN INSERT VALUES (v.id)";
+    assert_eq!(database.connect("stranger").execute(merge, &[]).unwrap(), 1);
+}

@@ -294,8 +294,10 @@ fn extra_names_no_claim_that_the_signing_issuer_reads() {
     let token = issue(FUNCTIONS[0], &extra).unwrap();
     assert_eq!(claims(&mut client, &token).unwrap()["ctx"], json!({"colour": "red"}));
     assert_eq!(identity(&mut client, &token)["org_role"], Value::Null);
-    // What the provider's profile reads counts as well.
-    client.query(configure, &[&ISSUER, &AUDIENCE, &"workos", &None::<Value>]).unwrap();
+    // What the provider's profile reads counts as well, where 0.1.0 let the issuer be changed to one.
+    refused(client.query(configure, &[&ISSUER, &AUDIENCE, &"workos", &None::<Value>]), "PT409", "issuer_not_pooled");
+    let changed = "UPDATE tenancy.issuers SET profile = 'workos'; SELECT tenancy._changed('issuers')";
+    client.batch_execute(changed).unwrap();
     refused(issue(FUNCTIONS[0], &json!({"role": "owner"})), "22023", "reserved_claim");
 }
 
@@ -382,4 +384,11 @@ fn profiles_sign_with_keys_made_inside_and_publish_public_halves_only() {
     client.query("SELECT tenancy.add_issuer('https://other.test', ARRAY['app'])", &[]).unwrap();
     let other = "SELECT tenancy.add_signing_profile('x', 'https://other.test', 'app', 'EdDSA', 'x')";
     refused(client.query(other, &[]), "PT409", "issuer_not_pooled");
+    // Nor is the issuer changed so that our own tokens would be refused, or read as another tenant's.
+    let changed = |rest: &str| {
+        database.connect("ops").query(&format!("SELECT tenancy.add_issuer('https://ed.test', {rest})"), &[])
+    };
+    refused(changed("audiences => ARRAY['app']"), "PT409", "issuer_not_pooled");
+    refused(changed("audiences => ARRAY['other'], profile => 'pooled'"), "PT409", "audience_in_use");
+    changed("audiences => ARRAY['other', 'app'], profile => 'pooled'").unwrap();
 }
