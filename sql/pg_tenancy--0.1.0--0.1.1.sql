@@ -14,12 +14,14 @@ BEGIN
 END
 $$;
 
-CREATE FUNCTION tenancy._holds_access(role oid) RETURNS boolean
+CREATE FUNCTION tenancy._holds_access(role oid, access text) RETURNS boolean
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-    RETURN EXISTS (SELECT FROM pg_namespace AS n, aclexplode(n.nspacl) AS a
-                    WHERE n.nspname = 'tenancy' AND a.grantee = _holds_access.role);
+    RETURN EXISTS (SELECT FROM pg_proc AS p, aclexplode(p.proacl) AS a
+                    WHERE p.proname = CASE _holds_access.access WHEN 'application' THEN 'authenticate' WHEN 'service' THEN 'act_as'
+                                           WHEN 'operator' THEN 'revoke_user' WHEN 'metrics' THEN 'metrics_text' END
+                      AND p.pronamespace = 'tenancy'::regnamespace AND a.grantee = _holds_access.role);
 END
 $$;
 
@@ -46,6 +48,30 @@ BEGIN
       FROM tenancy.organizations AS o WHERE o.tenant_id = _keep_organizations_out.tenant_id
         ON CONFLICT ON CONSTRAINT tenants_pkey DO NOTHING;
 END;
+$$;
+
+CREATE  FUNCTION "_lock_pools"(
+	"pools" uuid[] 
+) RETURNS void
+STRICT VOLATILE PARALLEL UNSAFE 
+LANGUAGE c 
+AS 'MODULE_PATHNAME', 'lock_pools_wrapper';
+
+CREATE FUNCTION tenancy._payers_of(envelopes jsonb) RETURNS uuid[]
+LANGUAGE plpgsql STABLE
+AS $$
+BEGIN
+    RETURN ARRAY(
+        WITH named AS (
+            SELECT DISTINCT coalesce(e.document #>> '{metadata,namespace}', '') AS namespace,
+                   e.document #>> '{data,org_id}' AS org_id, e.document #>> '{data,user_id}' AS user_id
+              FROM jsonb_array_elements(_payers_of.envelopes) AS e (document)
+             WHERE e.document #> '{data,resource_type}' IS NOT NULL
+        )
+        SELECT o.id FROM named AS n JOIN tenancy.organizations AS o ON o.namespace = n.namespace AND o.external_id = n.org_id
+        UNION
+        SELECT u.id FROM named AS n JOIN tenancy.users AS u ON u.namespace = n.namespace AND u.external_id = n.user_id);
+END
 $$;
 
 CREATE FUNCTION tenancy._require_batch_organization(batch_org text) RETURNS void
@@ -134,7 +160,7 @@ DECLARE
     applied integer := 0;
     before_relations oid[];
     made text[];
-    recorded_name text;
+    recorded record;
     migration record;
 BEGIN
     IF to_regclass('tenancy.schema_migrations') IS NULL THEN
@@ -187,15 +213,24 @@ BEGIN
     -- Also where nothing was pending: an update may have brought functions, or moved one to another level.
     -- The lock is grant_access's: two sessions that change privileges at once fail on the same catalog row.
     LOCK TABLE tenancy.access_grants IN SHARE ROW EXCLUSIVE MODE;
-    FOR recorded_name IN SELECT DISTINCT g.role_name FROM tenancy.access_grants AS g ORDER BY 1 LOOP
-        IF EXISTS (SELECT FROM pg_roles AS r WHERE r.rolname = recorded_name AND tenancy._holds_access(r.oid)) THEN
-            PERFORM tenancy._reconcile_access(recorded_name);
-        ELSIF EXISTS (SELECT FROM pg_roles AS r WHERE r.rolname = recorded_name) THEN
-            RAISE WARNING 'role "%" is recorded in tenancy.access_grants but holds nothing in schema tenancy: nothing granted', recorded_name
+    FOR recorded IN
+        SELECT g.role_name, r.oid IS NOT NULL AS exists,
+               string_agg(g.access, ', ' ORDER BY g.access) FILTER (WHERE NOT tenancy._holds_access(r.oid, g.access)) AS not_held,
+               -- It is the role, and somebody took its functions: each access has application's or metrics'.
+               EXISTS (SELECT FROM pg_namespace AS n, aclexplode(n.nspacl) AS a WHERE n.nspname = 'tenancy' AND a.grantee = r.oid)
+               AND NOT tenancy._holds_access(r.oid, 'application') AND NOT tenancy._holds_access(r.oid, 'metrics') AS was_emptied
+          FROM tenancy.access_grants AS g LEFT JOIN pg_roles AS r ON r.rolname = g.role_name
+         GROUP BY g.role_name, r.oid
+         ORDER BY g.role_name
+    LOOP
+        IF NOT recorded.exists THEN
+            RAISE WARNING 'role "%" is recorded in tenancy.access_grants but does not exist: nothing granted', recorded.role_name
+                USING HINT = 'Create the role and call tenancy.grant_access(…), or delete the row. If it was renamed, do both for the new name.';
+        ELSIF recorded.not_held IS NOT NULL AND NOT recorded.was_emptied THEN
+            RAISE WARNING 'role "%" is recorded in tenancy.access_grants but does not hold its access (%): nothing granted', recorded.role_name, recorded.not_held
                 USING HINT = 'It may be another role of the same name. If it is to have access: SELECT tenancy.grant_access(…); else SELECT tenancy.revoke_access(…).';
         ELSE
-            RAISE WARNING 'role "%" is recorded in tenancy.access_grants but does not exist: nothing granted', recorded_name
-                USING HINT = 'Create the role and call tenancy.grant_access(…), or delete the row. If it was renamed, do both for the new name.';
+            PERFORM tenancy._reconcile_access(recorded.role_name);
         END IF;
     END LOOP;
     PERFORM tenancy._reconcile_operator_policies();
@@ -294,11 +329,22 @@ BEGIN
     RETURN QUERY
         WITH RECURSIVE functions AS MATERIALIZED (
             SELECT p.*, format('%I.%I(%s)', n.nspname, p.proname, pg_get_function_identity_arguments(p.oid)) AS shown,
-                   p.prorettype IN ('trigger'::regtype, 'event_trigger'::regtype) AS is_trigger
+                   p.prorettype IN ('trigger'::regtype, 'event_trigger'::regtype) AS is_trigger,
+                   regexp_replace(translate(lower(p.prosrc), '"', ''), '--[^\n]*|/\*.*?\*/', ' ', 'g') AS body
               FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
              WHERE n.nspname NOT IN ('pg_catalog', 'information_schema')
                AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d
                                 WHERE d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e')
+        ), calls(caller, callee) AS MATERIALIZED (
+            -- By name, whatever the schema: the word before a parenthesis.
+            SELECT f.oid, g.oid
+              FROM functions f
+             CROSS JOIN LATERAL (SELECT DISTINCT w[1] AS word FROM regexp_matches(f.body, '(\w+)\s*\(', 'g') w) w
+              JOIN functions g ON substring(lower(g.proname) FROM '\w+$') = w.word
+             WHERE g.proname !~ '\W' OR f.body ~ format('\m%s\s*\(', regexp_replace(lower(g.proname), '\W', '.', 'g'))
+            UNION
+            SELECT d.objid, d.refobjid
+              FROM pg_catalog.pg_depend d WHERE d.classid = 'pg_proc'::regclass AND d.refclassid = 'pg_proc'::regclass
         ), blind AS MATERIALIZED (
             -- Whose statements see every tenant's rows of a table.
             SELECT t.relation::oid AS base, t.shown, o.oid AS role, o.rolname, o.rolsuper OR o.rolbypassrls AS unbound
@@ -326,11 +372,8 @@ BEGIN
             SELECT f.oid, r.base
               FROM reaching r
               JOIN functions g ON g.oid = r.routine AND (NOT g.prosecdef OR EXISTS (SELECT FROM blind b WHERE b.base = r.base AND b.role = g.proowner))
-              JOIN functions f ON f.oid <> g.oid AND NOT f.is_trigger
-             WHERE regexp_replace(translate(lower(f.prosrc), '"', ''), '--[^\n]*|/\*.*?\*/', ' ', 'g')
-                   ~ format('\m%s\s*\(', regexp_replace(lower(g.proname), '\W', '.', 'g'))
-                   OR EXISTS (SELECT FROM pg_catalog.pg_depend d
-                               WHERE d.classid = 'pg_proc'::regclass AND d.objid = f.oid AND d.refclassid = 'pg_proc'::regclass AND d.refobjid = g.oid)
+              JOIN calls c ON c.callee = g.oid AND c.caller <> g.oid
+              JOIN functions f ON f.oid = c.caller AND NOT f.is_trigger
         )
         SELECT 'definer_search_path', NULL, f.shown, 'it runs as its owner and finds names by its caller''s search_path',
                format('ALTER ROUTINE %s SET search_path = pg_catalog, pg_temp;  -- and qualify every name in it', f.shown)
@@ -751,6 +794,15 @@ BEGIN
             SELECT r.oid, a.access = 'application'
               FROM tenancy.access_grants a JOIN pg_catalog.pg_roles r ON r.rolname = a.role_name
             UNION ALL
+            -- A role that was renamed holds what is recorded under its old name.
+            SELECT r.oid, tenancy._holds_access(r.oid, 'application')
+                          AND NOT tenancy._holds_access(r.oid, 'service') AND NOT tenancy._holds_access(r.oid, 'operator')
+              FROM pg_catalog.pg_namespace n
+             CROSS JOIN LATERAL aclexplode(n.nspacl) x
+              JOIN pg_catalog.pg_roles r ON r.oid = x.grantee AND r.oid <> n.nspowner
+             WHERE n.nspname = 'tenancy'
+               AND NOT EXISTS (SELECT FROM tenancy.access_grants a WHERE a.role_name = r.rolname)
+            UNION ALL
             SELECT g.oid, false
               FROM tenancy._protections() p
              CROSS JOIN LATERAL tenancy._isolation_grants(p.relation) t
@@ -973,7 +1025,7 @@ BEGIN
             SELECT FROM tenancy.access_grants AS g
               JOIN pg_roles AS r ON r.rolname = g.role_name
              WHERE g.access = ANY (_caller_has.accesses) AND pg_has_role(caller, r.oid, 'USAGE')
-               AND tenancy._holds_access(r.oid));
+               AND tenancy._holds_access(r.oid, g.access));
 END
 $$;
 
@@ -1646,7 +1698,7 @@ VALUES
     ('_function_access()', 'internal'),
     ('_table_access()', 'internal'),
     ('_access_levels(text)', 'internal'),
-    ('_holds_access(oid)', 'internal'),
+    ('_holds_access(oid,text)', 'internal'),
     ('_reconcile_access(text)', 'internal'),
     ('_reconcile_operator_policies()', 'internal'),
     ('_health_schema()', 'internal'),
@@ -1786,6 +1838,8 @@ VALUES
     ('adjust_credits(numeric,text,text,text,text)', 'operator'),
     ('consume_credits(text,text,text,integer,text,text)', 'service'),
     ('_consume_credits(text,text,text,text,integer,text,text)', 'internal'),
+    ('_lock_pools(uuid[])', 'internal'),
+    ('_payers_of(jsonb)', 'internal'),
     ('check_credits(text,text,jsonb)', 'service'),
     ('set_credit_cost(text,numeric)', 'operator'),
     ('set_seat_credits(text,text,numeric)', 'operator'),
@@ -2355,6 +2409,12 @@ BEGIN
                         'Create the role and SELECT tenancy.grant_access(…); or, if it was renamed, SELECT tenancy.grant_access(…) for the new name and delete the row.'::text
                    FROM tenancy.access_grants AS g
                   WHERE NOT EXISTS (SELECT FROM pg_roles AS r WHERE r.rolname = g.role_name);
+    RETURN QUERY SELECT 'access_roles'::text, 'warning'::text,
+                        format('role "%s" is to have %s access and does not hold it', g.role_name, g.access),
+                        'SELECT tenancy.grant_access(…); or, if it is another role of the same name, SELECT tenancy.revoke_access(…).'::text
+                   FROM tenancy.access_grants AS g
+                   JOIN pg_roles AS r ON r.rolname = g.role_name
+                  WHERE NOT tenancy._holds_access(r.oid, g.access);
     RETURN QUERY SELECT 'access_roles'::text, 'error'::text,
                         format('role "%s" has %s access and bypasses row-level security', g.role_name, g.access),
                         format('ALTER ROLE %I NOSUPERUSER NOBYPASSRLS;', g.role_name)
@@ -3281,7 +3341,7 @@ BEGIN
       FROM tenancy.access_grants AS g
       JOIN pg_roles AS r ON r.rolname = g.role_name
      WHERE g.access = 'operator'
-       AND tenancy._holds_access(r.oid);
+       AND tenancy._holds_access(r.oid, 'operator');
     -- Only where something changes: replacing a policy locks its table.
     FOR target IN
         SELECT c.oid::regclass AS name, p.oid IS NOT NULL AS has_policy
@@ -3893,6 +3953,70 @@ BEGIN
 END
 $$;
 
+CREATE OR REPLACE FUNCTION tenancy.add_issuer(
+    issuer text,
+    audiences text[],
+    profile text DEFAULT 'generic',
+    namespace text DEFAULT '',
+    algorithms text[] DEFAULT NULL,
+    leeway interval DEFAULT '0',
+    token_types text[] DEFAULT NULL,
+    claim_paths jsonb DEFAULT NULL,
+    require_expiry boolean DEFAULT true,
+    authorized_parties text[] DEFAULT NULL
+) RETURNS boolean
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    seconds numeric := extract(epoch FROM add_issuer.leeway);
+    added boolean;
+BEGIN
+    PERFORM tenancy._require_installed();
+    PERFORM tenancy._require_id(add_issuer.issuer, 'issuer');
+    PERFORM tenancy._require_namespace(add_issuer.namespace);
+    PERFORM tenancy._check_issuer(
+        add_issuer.audiences, add_issuer.profile, add_issuer.algorithms, add_issuer.token_types,
+        add_issuer.claim_paths::text, add_issuer.authorized_parties);
+    IF seconds IS NULL OR seconds NOT BETWEEN 0 AND 300 OR seconds <> trunc(seconds) THEN
+        PERFORM tenancy._raise('22023', 'invalid_leeway', 'leeway must be whole seconds from 0 to 300',
+            'Clocks that are further apart than five minutes want repair, not leeway.');
+    END IF;
+    IF add_issuer.require_expiry IS NULL THEN
+        PERFORM tenancy._raise('22023', 'invalid_argument', 'require_expiry must not be NULL', 'Pass true or false.',
+            '{"parameter": "require_expiry"}');
+    END IF;
+    -- What signs under this issuer would be read otherwise from now on, or refused.
+    IF add_issuer.profile <> 'pooled'
+       AND EXISTS (SELECT FROM tenancy.signing_profiles AS p WHERE p.issuer = add_issuer.issuer) THEN
+        PERFORM tenancy._raise('PT409', 'issuer_not_pooled', 'A signing profile signs under this issuer: its tokens are pooled',
+            'Pass profile => ''pooled''.');
+    END IF;
+    IF EXISTS (SELECT FROM tenancy.signing_profiles AS p
+                WHERE p.issuer = add_issuer.issuer AND NOT p.audience = ANY (add_issuer.audiences)) THEN
+        PERFORM tenancy._raise('PT409', 'audience_in_use', 'A signing profile signs for an audience that is left out',
+            'Name it among the audiences, or give the profile another one first: SELECT tenancy.add_signing_profile(…).');
+    END IF;
+
+    UPDATE tenancy.issuers AS i
+       SET audiences = add_issuer.audiences, profile = add_issuer.profile, namespace = add_issuer.namespace,
+           algorithms = add_issuer.algorithms, leeway_seconds = seconds::integer,
+           token_types = add_issuer.token_types, claim_paths = add_issuer.claim_paths,
+           require_expiry = add_issuer.require_expiry, authorized_parties = add_issuer.authorized_parties,
+           updated_at = now()
+     WHERE i.issuer = add_issuer.issuer;
+    added := NOT FOUND;
+    IF added THEN
+        INSERT INTO tenancy.issuers (issuer, audiences, profile, namespace, algorithms, leeway_seconds, token_types,
+                                     claim_paths, require_expiry, authorized_parties)
+        VALUES (add_issuer.issuer, add_issuer.audiences, add_issuer.profile, add_issuer.namespace,
+                add_issuer.algorithms, seconds::integer, add_issuer.token_types, add_issuer.claim_paths,
+                add_issuer.require_expiry, add_issuer.authorized_parties);
+    END IF;
+    PERFORM tenancy._changed('issuers');
+    RETURN added;
+END
+$$;
+
 CREATE OR REPLACE FUNCTION tenancy.add_signing_profile(
     name text,
     issuer text,
@@ -3932,7 +4056,7 @@ BEGIN
             jsonb_build_object('issuer', add_signing_profile.issuer, 'profile', configured.profile));
     ELSIF configured.algorithms <> '{}' AND add_signing_profile.algorithm <> ALL (configured.algorithms) THEN
         PERFORM tenancy._raise('PT409', 'algorithm_not_allowed', 'The issuer''s configuration does not allow the algorithm',
-            'Allow it: SELECT tenancy.add_issuer(issuer => …, algorithms => …);',
+            'Allow it: SELECT tenancy.add_issuer(issuer => …, profile => ''pooled'', algorithms => …);',
             jsonb_build_object('issuer', add_signing_profile.issuer, 'algorithm', add_signing_profile.algorithm));
     ELSIF add_signing_profile.audience <> ALL (configured.audiences) THEN
         UPDATE tenancy.issuers AS i
@@ -4136,6 +4260,63 @@ BEGIN
 END;
 $$;
 
+CREATE OR REPLACE FUNCTION tenancy.consume_event(envelope jsonb) RETURNS TABLE (status text, event_id uuid, result jsonb)
+LANGUAGE plpgsql
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    item record;
+    taken record;
+    story jsonb;
+    stories jsonb[] := '{}';
+    answers jsonb[] := '{}';
+BEGIN
+    PERFORM tenancy._require_installed();
+    IF tenancy.user_id() IS NOT NULL OR tenancy._identity_expired() THEN
+        PERFORM tenancy._raise('PT403', 'identity_in_force', 'Events are consumed without an identity: they carry their own',
+            'Call tenancy.consume_event() in a transaction that has not authenticated.');
+    END IF;
+    IF jsonb_typeof(consume_event.envelope) = 'array' AND jsonb_array_length(consume_event.envelope) > 10000 THEN
+        PERFORM tenancy._raise('22023', 'invalid_argument', 'At most 10000 events are taken in one call', 'Pass them in several calls.',
+            jsonb_build_object('parameter', 'envelope'));
+    END IF;
+    -- Whoever may have to pay is locked beforehand, in the order in which batches lock: no two calls wait in a circle. A
+    -- single consumption does that itself, and then mostly locks its organization alone.
+    IF jsonb_typeof(consume_event.envelope) = 'array' AND jsonb_array_length(consume_event.envelope) > 1 THEN
+        PERFORM tenancy._lock_pools(tenancy._payers_of(consume_event.envelope));
+    END IF;
+    -- Not in the order of the array: two calls with the same events do not wait for each other in the inbox.
+    FOR item IN
+        SELECT e.number, e.document, r.*
+          FROM jsonb_array_elements(CASE jsonb_typeof(consume_event.envelope) WHEN 'array' THEN consume_event.envelope
+                                         ELSE jsonb_build_array(consume_event.envelope) END)
+               WITH ORDINALITY AS e (document, number),
+               LATERAL tenancy._read_event(e.document::text) AS r
+         ORDER BY r.envelope #>> '{data,org_id}' COLLATE "C", r.envelope #>> '{data,user_id}' COLLATE "C", r.event_id, e.number
+    LOOP
+        SELECT c.status, c.result, c.stories INTO taken
+          FROM tenancy._take_event(item.document, item.problem, item.message, item.topic, item.event_id, item.event_type,
+                                   item.event_timestamp::timestamptz, item.correlation_id, item.body_sha256, item.envelope) AS c;
+        answers[item.number] := jsonb_build_object('status', taken.status, 'event_id', item.event_id, 'result', taken.result);
+        stories := stories || taken.stories;
+    END LOOP;
+    -- After all charges, in one order: publishing locks the aggregates.
+    FOR story IN
+        SELECT s.story FROM unnest(stories) WITH ORDINALITY AS s (story, number)
+         ORDER BY s.story ->> 'aggregate_type' COLLATE "C", s.story ->> 'aggregate_id' COLLATE "C", s.number
+    LOOP
+        PERFORM tenancy._publish(story ->> 'tenant_id', story ->> 'topic', story ->> 'aggregate_type', story ->> 'aggregate_id',
+            'entitlements-service', story -> 'data', story -> 'metadata', (story ->> 'correlation_id')::uuid,
+            tenancy._derived_event_id(story ->> 'topic', (story -> 'data')::text));
+    END LOOP;
+    RETURN QUERY
+        SELECT a.answer ->> 'status', (a.answer ->> 'event_id')::uuid, a.answer -> 'result'
+          FROM unnest(answers) WITH ORDINALITY AS a (answer, number)
+         ORDER BY a.number;
+END
+$$;
+
 CREATE OR REPLACE FUNCTION tenancy.create_api_key(
     org_id text,
     user_id text DEFAULT NULL,
@@ -4297,6 +4478,12 @@ BEGIN
             'Grant access to an ordinary role, and let the application connect as that one.',
             jsonb_build_object('role', target.rolname));
     END IF;
+    IF target.rolname = current_user THEN
+        PERFORM tenancy._raise('22023', 'owner_role',
+            format('Role "%s" owns the extension and may call everything already', target.rolname),
+            'Grant access to an ordinary role, and let the application connect as that one.',
+            jsonb_build_object('role', target.rolname));
+    END IF;
     IF target.rolbypassrls AND grant_access.access = 'application' THEN
         PERFORM tenancy._raise('22023', 'bypassrls_role',
             format('Role "%s" has BYPASSRLS: it would see the rows of every tenant', target.rolname),
@@ -4308,7 +4495,7 @@ BEGIN
     -- What is recorded under its name for a role that was dropped or renamed is not this one's.
     DELETE FROM tenancy.access_grants AS g
      WHERE g.role_name = target.rolname
-       AND NOT tenancy._holds_access(grant_access.role);
+       AND NOT tenancy._holds_access(grant_access.role, g.access);
     INSERT INTO tenancy.access_grants (role_name, access)
     VALUES (target.rolname, grant_access.access)
     ON CONFLICT ON CONSTRAINT access_grants_pkey DO NOTHING;
@@ -4687,6 +4874,10 @@ BEGIN
     PERFORM tenancy._require_value(revoke_access.role, 'role');
     PERFORM tenancy._require_one_of(revoke_access.access, 'access', ARRAY['application', 'service', 'operator', 'metrics']);
     SELECT r.rolname INTO target FROM pg_roles AS r WHERE r.oid = revoke_access.role;
+    -- What the extension's owner may was not granted.
+    IF target = current_user THEN
+        RETURN false;
+    END IF;
 
     LOCK TABLE tenancy.access_grants IN SHARE ROW EXCLUSIVE MODE;
     DELETE FROM tenancy.access_grants AS g
@@ -4698,7 +4889,8 @@ BEGIN
     -- Whatever the record says: a role that was renamed holds what is recorded under its old name.
     was_granted := was_granted
         OR NOT EXISTS (SELECT FROM tenancy.access_grants AS g WHERE g.role_name = target)
-           AND tenancy._holds_access(revoke_access.role);
+           AND EXISTS (SELECT FROM pg_namespace AS n, aclexplode(n.nspacl) AS a
+                        WHERE n.nspname = 'tenancy' AND a.grantee = revoke_access.role);
     PERFORM tenancy._reconcile_access(target);
     PERFORM tenancy._reconcile_operator_policies();
     RETURN was_granted;
@@ -4974,8 +5166,11 @@ COMMENT ON FUNCTION tenancy._delete_batch(text, uuid, integer) IS
 COMMENT ON FUNCTION tenancy._end_extension_token(uuid, text) IS
 'Revokes a token for validate_extension_token and for authenticate, and for the reason revoked also the access and dashboard tokens issued to its bearer; false where it was revoked before.';
 
-COMMENT ON FUNCTION tenancy._holds_access(oid) IS
-'Whether this role, and not another that had its name, was given access: what grant_access gave stands in the schema''s privileges by the role''s own id, through renaming and restoring.';
+COMMENT ON FUNCTION tenancy._health_access() IS
+'Checks "row_security" (every table enabled, forced, with a policy), "access_roles" (the roles of access_grants exist, hold what they are to have and are bound by policies) and "owner" (only where it is bound itself).';
+
+COMMENT ON FUNCTION tenancy._holds_access(oid, text) IS
+'Whether this role, and not another that had its name, was given this access or one that includes it: what grant_access gave stands in the privileges by the role''s own id, through renaming and restoring. One function that the access opens tells.';
 
 COMMENT ON FUNCTION tenancy._identity_expired() IS
 'Whether the transaction had an identity that ended, because its token expired or because it was cleared: it may not act as if it had none.';
@@ -5000,6 +5195,9 @@ COMMENT ON FUNCTION tenancy._keep_organizations_out(text) IS
 
 COMMENT ON FUNCTION tenancy._library_version() IS 'The version of the library (the shared object) this backend has loaded. Error: 0A000 encoding_not_utf8, as of every function of the library.';
 
+COMMENT ON FUNCTION tenancy._lock_pools(uuid[]) IS
+'Locks these pools, as far as there are any, in the order of their ids, for whoever will charge several one by one. What is due in them is not settled.';
+
 COMMENT ON FUNCTION tenancy._lock_schema() IS
 'Makes install, migrate and uninstall wait for each other until the end of the transaction. Error: 42501 schema_owned_by_another, where the schema or something in it belongs to neither the extension''s owner nor a superuser.';
 
@@ -5008,6 +5206,9 @@ COMMENT ON FUNCTION tenancy._obligations_credits(text) IS
 
 COMMENT ON FUNCTION tenancy._own_claims(text, text) IS
 'The sealed claims, where they are this user''s and a provider''s; else NULL.';
+
+COMMENT ON FUNCTION tenancy._payers_of(jsonb) IS
+'Organizations and users that the consumptions in an array of envelopes name, by their ids, which are those of their pools.';
 
 COMMENT ON FUNCTION tenancy._publish_credit_alert(uuid, jsonb) IS
 'Publishes tenancy.credit.balance.low.v1 for a pool: alert has threshold, available, pool and seq, and the correlation_id of what crossed it, if any; the owner''s ids are added.';
@@ -5036,6 +5237,9 @@ COMMENT ON FUNCTION tenancy._take_token_limit(uuid, text) IS
 COMMENT ON FUNCTION tenancy._verify_rest(uuid) IS
 'The part of verify_ledger about whose the rows of a pool are, caps, idempotency keys, conservation (grants less charges, plus refunds, less what expired, are the balances) and the hash chain.';
 
+COMMENT ON FUNCTION tenancy.add_issuer(text, text[], text, text, text[], interval, text[], jsonb, boolean, text[]) IS
+'Believes the tokens of an issuer (RFC 7519 iss), or changes how they are read; true where it was new. audiences: a token''s aud must name one of them; an empty array is for an issuer whose tokens carry no aud (Clerk''s sessions: then name authorized_parties). profile: generic, clerk, auth0, workos, supabase or pooled. namespace: where its subjects and organizations live. algorithms: allowed ones, NULL for whatever the keys are for. leeway: clock skew, whole seconds up to 300. token_types: allowed kinds, NULL for access tokens. claim_paths: overrides, for each field a list of claim paths. authorized_parties: allowed azp values, NULL for any. Errors: 22023; PT409 issuer_not_pooled, audience_in_use (a signing profile signs under it).';
+
 COMMENT ON FUNCTION tenancy.add_signing_profile(text, text, text, text, text, bytea, interval) IS
 'Makes a signing profile, or gives it a new key or audience, and returns the kid. Its tokens authenticate here from then on: issuer is configured with profile pooled and this audience, the key is added to it. algorithm: EdDSA or ES256 for new users, HS256 for contract S; RS256 and the rest of tenancy.add_key''s work too. key: the secret itself for HS256 (32 bytes or more), PKCS#8, PKCS#1 or SEC 1 as DER or PEM for the others; NULL makes one inside, which never leaves. Sealed under the master key. refresh_max_age: how long after signing in refresh tokens can be exchanged at most, however often they are (90 days unless told otherwise; NULL keeps what was set). A new key_id rotates: what the old key signed still verifies until tenancy.retire_key(issuer, kid). Errors: 22023 with the reason; PT409 duplicate_kid, issuer_not_pooled, algorithm_not_allowed; 55000 signing_key_retired, and where the master key is missing.';
 
@@ -5052,7 +5256,7 @@ COMMENT ON FUNCTION tenancy.create_api_key(text, text, text, text) IS
 'Makes an API key of an organization: pgt_, 32 random bytes as base64url, a checksum. Only its SHA-256 is kept; show it once. user_id: whom it acts as; NULL: as itself, by key_id. A key made for a member of the organization ends with the membership. role: viewer (read_config), operator (and manage_modules), admin (and write_config, manage_keys, read_audit) or owner (everything). A role with application access needs an identity of that organization with permission manage_keys and gives no more than it holds; its token or key is judged again, as at authenticate, and a user it names must be a member in the directory. Errors: PT401, PT403 permission_denied, another_organization, another_user, lapsing_key, not_a_member, PT404 organization_not_found, 22023, 55000.';
 
 COMMENT ON FUNCTION tenancy.grant_access(regrole, text) IS
-'Gives a role one access and returns how many functions it may call now. access: application (authenticate, accessors, spend, own rows), service (application''s, and acts for users), operator (application''s, and administers), metrics (figures only). A role may have several. Recorded in tenancy.access_grants by the role''s name and granted again by migrate(); after ALTER ROLE … RENAME grant it again. What is recorded for another role that had the name before is forgotten. Other privileges the role has in schema tenancy are taken. For the extension''s owner and superusers. Errors: 22023 invalid_argument, role_not_found, superuser_role, bypassrls_role; 55000; 42501.';
+'Gives a role one access and returns how many functions it may call now. access: application (authenticate, accessors, spend, own rows), service (application''s, and acts for users), operator (application''s, and administers), metrics (figures only). A role may have several. Recorded in tenancy.access_grants by the role''s name and granted again by migrate(); after ALTER ROLE … RENAME grant it again. What is recorded for another role that had the name before is forgotten. Other privileges the role has in schema tenancy are taken. For the extension''s owner and superusers. Errors: 22023 invalid_argument, role_not_found, owner_role, superuser_role, bypassrls_role; 55000; 42501.';
 
 COMMENT ON FUNCTION tenancy.grant_credits(numeric, text, text, text, timestamptz, integer, text, timestamptz, numeric, numeric, timestamptz, text) IS
 'Gives amount credits to an organization''s pool (org_id) or a user''s own (user_id) and returns the grant''s id. Grants burn by priority (lowest first), then expiry, then creation. expires_at: what remains then leaves the pool; NULL never. effective_at: from when on it can be spent; NULL now. rollover_max, rollover_until: at expiry up to so much of what remains becomes a new grant until then. cost_basis: what one credit cost. idempotency_key: the same grant again returns the first one''s id. namespace: NULL means the identity''s, else the empty one. Errors: PT404 organization_not_found, user_not_found; PT409 idempotency_conflict; 22023 invalid_amount, invalid_argument; 22003 amount_out_of_range, balance_out_of_range (balance, grants to come and this one are more than 999999999999.999999); 55000.';
@@ -5090,7 +5294,7 @@ COMMENT ON FUNCTION tenancy.resolve_org_membership(text, text, jsonb) IS
 'The role of a user in an organization and where it was found: source claims (the organizations map, then the organization claim of the issuer''s profile; a member without a named role is org:member) or directory. No row: not a member. claims: verified claims of that user, for the service role; left out, the sealed claims count where they are the user''s and a provider''s, not this database''s own. Errors: 22023 invalid_argument, invalid_claims; 55000. Contract S, attribution.';
 
 COMMENT ON FUNCTION tenancy.revoke_access(regrole, text) IS
-'Takes one access from a role, keeps what its other recorded accesses give and nothing else, and returns whether it had been granted. Accesses are recorded by name: of a role that was renamed since, nothing is recorded, so everything it had is taken. For the extension''s owner and superusers. Errors: 22023, 55000, 42501.';
+'Takes one access from a role, keeps what its other recorded accesses give and nothing else, and returns whether it had been granted. Accesses are recorded by name: of a role that was renamed since, nothing is recorded, so everything it had is taken. The owner''s rights stay. For the extension''s owner and superusers. Errors: 22023, 55000, 42501.';
 
 COMMENT ON FUNCTION tenancy.revoke_extension_token(uuid) IS
 'Revokes a long-lived token, for validate_extension_token and authenticate alike, and the access and dashboard tokens issued to its bearer; true where it was live. A role without service access can revoke the authenticated user''s own only; any other token is answered false. For a token without a row (its transaction was rolled back) service access records the revocation all the same, and is answered false. Errors: 22023, PT403 api_key_identity (an API key revokes none), 55000.';
@@ -5123,6 +5327,10 @@ REVOKE ALL ON ROUTINE tenancy._is_batch_of_another_tenant FROM PUBLIC;
 REVOKE ALL ON ROUTINE tenancy._issued_here FROM PUBLIC;
 
 REVOKE ALL ON ROUTINE tenancy._keep_organizations_out FROM PUBLIC;
+
+REVOKE ALL ON ROUTINE tenancy._lock_pools FROM PUBLIC;
+
+REVOKE ALL ON ROUTINE tenancy._payers_of FROM PUBLIC;
 
 REVOKE ALL ON ROUTINE tenancy._require_batch_organization FROM PUBLIC;
 
