@@ -117,6 +117,8 @@ extension_sql_file!(
         tokens::verifier_matches,
         tokens::api_keys::authenticate_api_key,
         tokens::api_keys::role_permissions,
+        tokens::api_keys::key_lapses,
+        tokens::directory_role,
         tokens::signing::sign_token,
         tokens::signing::make_signing_key,
         identity::sql_claimed_org_role

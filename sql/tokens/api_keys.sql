@@ -1,6 +1,19 @@
 -- API keys of organizations (contract G): made, rotated, revoked and listed here; authenticate_api_key is in
 -- src/tokens/api_keys.rs, the roles' permissions in src/identity/roles.rs.
 
+CREATE FUNCTION tenancy._holds_now(permission text) RETURNS boolean
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    -- A role in a token issued here is what the directory said then, and outlasts a demotion by a day; a key, for ever.
+    RETURN tenancy.has_permission(_holds_now.permission)
+       AND (NOT tenancy._issued_here()
+            OR coalesce(_holds_now.permission = ANY (tenancy._role_permissions(tenancy._directory_role())), false));
+END
+$$;
+COMMENT ON FUNCTION tenancy._holds_now(text) IS
+'Whether the identity holds a permission of a role: as has_permission says, and where its token was issued here also by its role in the directory, as committed now.';
+
 CREATE FUNCTION tenancy._may_give_role(role text) RETURNS boolean
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
@@ -8,13 +21,14 @@ BEGIN
     -- Nobody gives away, by making or rotating a key, what they do not hold. Only an owner holds everything.
     RETURN CASE _may_give_role.role
         WHEN 'owner' THEN tenancy.org_role() IN ('owner', 'org:owner')
+                      AND (NOT tenancy._issued_here() OR tenancy._directory_role() IN ('owner', 'org:owner'))
         ELSE NOT EXISTS (SELECT FROM unnest(tenancy._role_permissions(_may_give_role.role)) AS permission
-                          WHERE NOT tenancy.has_permission(permission))
+                          WHERE NOT tenancy._holds_now(permission))
     END IS TRUE;
 END
 $$;
 COMMENT ON FUNCTION tenancy._may_give_role(text) IS
-'Whether the identity holds everything that a role permits.';
+'Whether the identity holds everything that a role permits, as _holds_now says.';
 
 CREATE FUNCTION tenancy._check_key_manager(org_id text, namespace text, role text) RETURNS void
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
@@ -29,32 +43,32 @@ BEGIN
     ELSIF (tenancy.org_id(), tenancy.identity_namespace()) IS DISTINCT FROM (_check_key_manager.org_id, _check_key_manager.namespace) THEN
         PERFORM tenancy._raise('PT403', 'another_organization', 'API keys are managed within the identity''s own organization',
             'Authenticate for that organization.');
-    ELSIF NOT tenancy.has_permission('manage_keys') THEN
+    END IF;
+    PERFORM tenancy._require_good_identity();
+    IF NOT tenancy._holds_now('manage_keys') THEN
         PERFORM tenancy._raise('PT403', 'permission_denied', 'Permission denied: requires manage_keys',
             'Ask an admin or owner of the organization.', '{"permission": "manage_keys"}');
     ELSIF _check_key_manager.role IS NOT NULL AND NOT tenancy._may_give_role(_check_key_manager.role) THEN
         PERFORM tenancy._raise('PT403', 'permission_denied', 'Permission denied: the role permits more than the identity does',
             'Ask somebody with that role.', jsonb_build_object('role', _check_key_manager.role));
     END IF;
-    PERFORM tenancy._require_good_identity();
 END
 $$;
 COMMENT ON FUNCTION tenancy._check_key_manager(text, text, text) IS
-'May the caller manage API keys of this organization, up to this role? Service and operator access: of any; application: the identity''s own organization, with permission manage_keys, up to what the identity holds itself, while its token or key is good. Errors: PT401, PT403 as authenticate, another_organization, permission_denied.';
+'May the caller manage API keys of this organization, up to this role? Service and operator access: of any; application: the identity''s own organization, with permission manage_keys, up to what the identity holds itself (by a token issued here: no more than its role in the directory has now), while its token or key is good. Errors: PT401, PT403 as authenticate, another_organization, permission_denied.';
 
 CREATE FUNCTION tenancy._require_lasting_key() RETURNS void
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-    IF tenancy.expires_at() IS NOT NULL AND (SELECT p.source FROM tenancy._provenance() AS p) = 'api_key'
-       AND NOT tenancy._caller_has('service', 'operator') THEN
+    IF tenancy._key_lapses() AND NOT tenancy._caller_has('service', 'operator') THEN
         PERFORM tenancy._raise('PT403', 'lapsing_key', 'A key that was rotated makes and rotates no keys',
             'Authenticate with the key that took its place.');
     END IF;
 END
 $$;
 COMMENT ON FUNCTION tenancy._require_lasting_key() IS
-'Refuses an identity by an API key in its grace, which would outlive itself in the keys it makes; service and operator access is not refused. Error: PT403 lapsing_key.';
+'Refuses an identity by an API key in its grace, by what is committed now: it would outlive itself in the keys it makes; service and operator access is not refused. Error: PT403 lapsing_key.';
 
 CREATE FUNCTION tenancy.create_api_key(
     org_id text,
@@ -109,7 +123,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tenancy.create_api_key(text, text, text, text) IS
-'Makes an API key of an organization: pgt_, 32 random bytes as base64url, a checksum. Only its SHA-256 is kept; show it once. user_id: whom it acts as; NULL: as itself, by key_id. A key made for a member of the organization ends with the membership. role: viewer (read_config), operator (and manage_modules), admin (and write_config, manage_keys, read_audit) or owner (everything). A role with application access needs an identity of that organization with permission manage_keys and gives no more than it holds; its token or key is judged again, as at authenticate, and a user it names must be a member in the directory. Errors: PT401, PT403 permission_denied, another_organization, another_user, lapsing_key, not_a_member, PT404 organization_not_found, 22023, 55000.';
+'Makes an API key of an organization: pgt_, 32 random bytes as base64url, a checksum. Only its SHA-256 is kept; show it once. user_id: whom it acts as; NULL: as itself, by key_id. A key made for a member of the organization ends with the membership. role: viewer (read_config), operator (and manage_modules), admin (and write_config, manage_keys, read_audit) or owner (everything). A role with application access needs an identity of that organization with permission manage_keys and gives no more than it holds (by a token issued here: than its role in the directory has now); its token or key is judged again, as at authenticate, and a user it names must be a member in the directory. Errors: PT401, PT403 permission_denied, another_organization, another_user, lapsing_key, not_a_member, PT404 organization_not_found, 22023, 55000.';
 
 CREATE FUNCTION tenancy._find_api_key(key_id uuid, OUT tenant_id text, OUT namespace text, OUT org_id text, OUT user_id text,
     OUT role text, OUT name text, OUT status text)

@@ -16,8 +16,12 @@ COMMENT ON FUNCTION tenancy._make_signing_key(text, text, bytea, text, text) IS
 COMMENT ON FUNCTION tenancy._claimed_org_role(text, text, text) IS
 'The role that verified claims give a user in an organization: the organizations map first, then the organization claim of the issuer''s profile; NULL where they give none. Errors: 22023 invalid_claims, also for another subject''s.';
 COMMENT ON FUNCTION tenancy._require_good_identity() IS
-'Judges the identity''s token or API key again, by what is committed at this moment: revocations, membership, the tenant''s status. Whatever gives its bearer something that lasts calls it. Errors: those of authenticate and authenticate_api_key.';
+'Judges the identity''s token or API key again, by what is committed at this moment: its key and audience, revocations, membership, the tenant''s status. Whatever gives its bearer something that lasts calls it. Errors: those of authenticate and authenticate_api_key.';
 COMMENT ON FUNCTION tenancy._issued_here() IS
 'Whether the identity came from a token that a signing profile''s key signed; false without a live identity.';
 COMMENT ON FUNCTION tenancy._is_revoked(text, text, text, text, timestamptz) IS
 'Whether revoke_session named the session, or revoke_user the user at or after that time, by what is committed at this moment.';
+COMMENT ON FUNCTION tenancy._directory_role() IS
+'The role that the directory gives the identity''s user in its organization, by what is committed at this moment; NULL without one. Errors: PT403 as authenticate.';
+COMMENT ON FUNCTION tenancy._key_lapses() IS
+'Whether the identity came from an API key that has an end, having been rotated, by what is committed at this moment.';

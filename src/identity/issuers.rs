@@ -85,6 +85,11 @@ pub fn find(name: &str) -> std::result::Result<Rc<Issuer>, Failure> {
     issuer.ok_or(Failure::Refused(Refusal::UnknownIssuer))
 }
 
+/// As [`find`], by the table as it is at this moment and not by what is kept of it.
+pub fn find_now(name: &str) -> std::result::Result<Issuer, Failure> {
+    load_issuer(name)?.ok_or(Failure::Refused(Refusal::UnknownIssuer))
+}
+
 impl Issuer {
     /// Whether its tokens may be signed with this algorithm.
     pub fn allows(&self, algorithm: Algorithm) -> bool {
@@ -104,22 +109,16 @@ impl Issuer {
             return Err(Refusal::AlgorithmNotAllowed.into());
         }
         let keys = self.keys(kid)?;
-        let now = pg::now_micros();
-        let mut usable = keys.iter().filter(|key| key.terms.window.is_open(now));
-        match kid {
-            Some(_) => match usable.next() {
-                Some(key) => Ok((use_key(&key.key), key.terms)),
-                None => Err(Refusal::UnknownKey.into()),
-            },
-            None => {
-                let mut fitting = usable.filter(|key| key.key.algorithms().any(|own| own == algorithm));
-                match (fitting.next(), fitting.next()) {
-                    (Some(key), None) => Ok((use_key(&key.key), key.terms)),
-                    (None, _) => Err(Refusal::UnknownKey.into()),
-                    (Some(_), Some(_)) => Err(Refusal::AmbiguousKey.into()),
-                }
-            }
+        let key = choose(&keys, kid, algorithm)?;
+        Ok((use_key(&key.key), key.terms))
+    }
+
+    /// Refuses a token of this kid and algorithm if it would find no key at this moment.
+    pub fn check_key_now(&self, kid: Option<&str>, algorithm: Algorithm) -> std::result::Result<(), Failure> {
+        if !self.allows(algorithm) {
+            return Err(Refusal::AlgorithmNotAllowed.into());
         }
+        Ok(choose(&load_keys(&self.policy.issuer, kid)?, kid, algorithm).map(drop)?)
     }
 
     fn keys(&self, kid: Option<&str>) -> Result<Rc<Vec<IssuerKey>>> {
@@ -134,6 +133,25 @@ impl Issuer {
         let keys = Rc::new(load_keys(&self.policy.issuer, kid)?);
         CACHE.with_borrow_mut(|cache| cache.keep_keys(epoch, &self.policy.issuer, kid.unwrap_or_default(), &keys));
         Ok(keys)
+    }
+}
+
+/// The key that a token of this kid and algorithm must be verified with.
+fn choose<'a>(
+    keys: &'a [IssuerKey],
+    kid: Option<&str>,
+    algorithm: Algorithm,
+) -> std::result::Result<&'a IssuerKey, Refusal> {
+    let now = pg::now_micros();
+    let mut usable = keys.iter().filter(|key| key.terms.window.is_open(now));
+    if kid.is_some() {
+        return usable.next().ok_or(Refusal::UnknownKey);
+    }
+    let mut fitting = usable.filter(|key| key.key.algorithms().any(|own| own == algorithm));
+    match (fitting.next(), fitting.next()) {
+        (Some(key), None) => Ok(key),
+        (None, _) => Err(Refusal::UnknownKey),
+        (Some(_), Some(_)) => Err(Refusal::AmbiguousKey),
     }
 }
 

@@ -5,8 +5,9 @@
 
 use super::issuers::{self, Issuer, Terms};
 use super::jose::claims::Times;
+use super::jose::header::Header;
 use super::jose::json::Json;
-use super::jose::{Claims, Mapping, Profile, Reason, Subject, Token};
+use super::jose::{Algorithm, Claims, Mapping, Profile, Reason, Subject, Token};
 use super::refusal::{Failure, Refusal};
 use super::tenant::Named;
 use super::{directory, epoch, revocations};
@@ -18,6 +19,8 @@ use std::cell::{OnceCell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
 
+/// The kind of long-lived tokens (claim type), for editor extensions.
+pub const LONG_LIVED: &str = "extension_long_lived";
 /// Tokens kept in a backend.
 const MAX_TOKENS: usize = 256;
 /// Seconds from 1970 to 2000, where Postgres' clock begins.
@@ -28,6 +31,7 @@ pub type Fingerprint = [u8; 32];
 
 /// Everything but the clock has been judged, and for whom it is good.
 struct Judged<'a> {
+    header: Rc<Header>,
     issuer: Rc<Issuer>,
     terms: Terms,
     subject: Subject<'a>,
@@ -39,6 +43,7 @@ struct Judged<'a> {
 
 /// A verified token, as it is kept: in few pieces, for most are never asked for again.
 struct Verified {
+    header: Rc<Header>,
     payload: Vec<u8>,
     times: Times,
     issuer: Rc<Issuer>,
@@ -105,11 +110,11 @@ fn verify<T>(
     check_times(&claims.times(), &judged.issuer, judged.terms)?;
     let bearer = OnceCell::new();
     let made = first(&claims, &judged, &bearer);
-    let (times, Judged { issuer, terms, known, is_final, .. }) = (claims.times(), judged);
+    let (times, Judged { header, issuer, terms, known, is_final, .. }) = (claims.times(), judged);
     if !is_final {
         return Ok((made, fingerprint));
     }
-    keep(epoch, fingerprint, Verified { payload: token.into_payload(), times, issuer, terms, known, bearer });
+    keep(epoch, fingerprint, Verified { header, payload: token.into_payload(), times, issuer, terms, known, bearer });
     Ok((made, fingerprint))
 }
 
@@ -136,7 +141,7 @@ fn check_times(times: &Times, issuer: &Issuer, terms: Terms) -> std::result::Res
 fn judge<'a>(token: &Token, claims: &'a Claims) -> std::result::Result<Judged<'a>, Failure> {
     let name = claims.issuer().ok_or(Reason::MissingClaim("iss"))?;
     let issuer = issuers::find(name)?;
-    let header = token.header();
+    let header = token.shared_header();
     let (verdict, terms) = issuer.with_key(header.kid.as_deref(), header.algorithm, |key| key.verify(token))?;
     verdict?;
     claims.validate_identity(header.typ.as_deref(), &issuer.policy)?;
@@ -145,14 +150,14 @@ fn judge<'a>(token: &Token, claims: &'a Claims) -> std::result::Result<Judged<'a
     let known = directory::known(&named(&issuer, &subject))?;
     check_membership(terms.is_ours, &known)?;
     let is_final = !terms.is_ours || check_issued(claims)?;
-    Ok(Judged { issuer, terms, subject, known, is_final })
+    Ok(Judged { header, issuer, terms, subject, known, is_final })
 }
 
 /// A long-lived token of ours is good with its row: issued in a transaction that was rolled back it would be counted,
 /// listed and revoked by nobody. Ours have a jti of version 7; another service that signs with the same key keeps rows
 /// of its own. Gives whether that holds beyond this transaction, which may have written the row itself.
 fn check_issued(claims: &Claims) -> std::result::Result<bool, Failure> {
-    let is_long_lived = claims.members().get("type").and_then(Json::as_str) == Some("extension_long_lived");
+    let is_long_lived = claims.members().get("type").and_then(Json::as_str) == Some(LONG_LIVED);
     let id = claims.token_id().and_then(|id| uuid::Uuid::try_parse(id).ok());
     let Some(id) = id.filter(|id| is_long_lived && id.get_version_num() == 7) else { return Ok(true) };
     let row = sql::query_opt(
@@ -186,7 +191,10 @@ fn check_membership(is_ours: bool, known: &Identity) -> std::result::Result<(), 
 /// has seen and this backend keeps: before it is given anything that outlives the transaction.
 pub fn still_good(identity: &Identity) -> std::result::Result<(), Failure> {
     let claims = Claims::parse(identity.claims.as_deref().unwrap_or_default().as_bytes())?;
-    let issuer = issuers::find(identity.issuer.as_deref().unwrap_or_default())?;
+    let issuer = issuers::find_now(identity.issuer.as_deref().unwrap_or_default())?;
+    let algorithm = Algorithm::parse(identity.algorithm.as_deref().unwrap_or_default())?;
+    issuer.check_key_now(identity.key_id.as_deref(), algorithm)?;
+    claims.validate_parties(&issuer.policy)?;
     let subject = issuer.mapping.resolve(&claims)?;
     revocations::check_now(&issuer, &claims, &subject)?;
     if identity.issued_here {
@@ -204,6 +212,7 @@ impl Verified {
         let claims = Claims::parse(&self.payload)?;
         let subject = self.issuer.mapping.resolve(&claims)?;
         let judged = Judged {
+            header: Rc::clone(&self.header),
             issuer: Rc::clone(&self.issuer),
             terms: self.terms,
             subject,
@@ -222,6 +231,8 @@ impl Judged<'_> {
         identity.source = "token".to_owned();
         identity.issuer = Some(self.issuer.policy.issuer.clone());
         identity.token_id = claims.token_id().map(str::to_owned);
+        identity.key_id = self.header.kid.clone();
+        identity.algorithm = Some(self.header.algorithm.name().to_owned());
         identity.issued_here = self.terms.is_ours;
         identity.org_role = subject.org_role.as_deref().map(str::to_owned).or(identity.org_role);
         identity.session_id = subject.session_id.map(str::to_owned);

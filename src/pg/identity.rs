@@ -13,6 +13,11 @@ pub struct Identity {
     /// The token's `jti`.
     #[serde(default)]
     pub token_id: Option<String>,
+    /// `kid` and `alg` of the token's header: which key verified it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_id: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub algorithm: Option<String>,
     /// Whether a signing profile's key signed that token.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub issued_here: bool,

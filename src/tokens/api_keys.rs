@@ -68,9 +68,23 @@ fn authenticate_api_key(api_key: Option<&str>) -> String {
 
 /// Refuses an identity that came from a key which is no longer good, by what is committed at this moment.
 pub(super) fn still_good(identity: &Identity) -> Result<()> {
+    judge(&known_now(identity)?, &identity.user_id).map(drop)
+}
+
+/// Whether the identity came from a key that has an end, by what is committed at this moment.
+#[pg_extern(name = "_key_lapses", stable, parallel_restricted)]
+fn key_lapses() -> bool {
+    pg::entry(|| match pg::current_value() {
+        Some(identity) if identity.source == "api_key" => Ok(known_now(&identity)?.valid_until.is_some()),
+        _ => Ok(false),
+    })
+}
+
+/// The row of the key that an identity came from.
+fn known_now(identity: &Identity) -> Result<Known> {
     let id = identity.token_id.as_deref().and_then(|id| uuid::Uuid::try_parse(id).ok()).unwrap_or_default();
     let known = sql::query_opt(known!("k.id = $1"), &[id.into()], Mode::ReadLatest, |row| Ok(known(row)))?;
-    judge(&known.ok_or_else(|| invalid("unknown", Some(id)))?, &identity.user_id).map(drop)
+    known.ok_or_else(|| invalid("unknown", Some(id)))
 }
 
 /// Whom a key stands for, if it is good and they are.

@@ -7,7 +7,7 @@ pub mod api_keys;
 mod secret;
 pub mod signing;
 
-use crate::identity;
+use crate::identity::{self, Named};
 use crate::pg::{self, Error, State};
 use pgrx::datum::TimestampWithTimeZone;
 use pgrx::iter::TableIterator;
@@ -54,6 +54,16 @@ fn require_good_identity() {
 #[pg_extern(name = "_issued_here", stable, parallel_safe)]
 fn issued_here() -> bool {
     pg::entry(|| Ok(pg::current_value().is_some_and(|identity| identity.issued_here)))
+}
+
+/// The role that the directory gives the identity's user in its organization, by what is committed at this moment.
+#[pg_extern(name = "_directory_role", stable, parallel_restricted)]
+fn directory_role() -> Option<String> {
+    pg::entry(|| {
+        let Some(identity) = pg::current_value() else { return Ok(None) };
+        let (user, org) = (identity.user_id.as_str(), identity.org_id.as_deref());
+        Ok(identity::resolve(&Named { namespace: &identity.namespace, user, org, tenant: None })?.org_role)
+    })
 }
 
 /// Whether a session is revoked, or a user since a time, by what is committed at this moment.

@@ -7,6 +7,7 @@ mod tokens_api_keys;
 mod tokens_authorization;
 mod tokens_extension;
 mod tokens_issue;
+mod tokens_judged;
 mod tokens_lasting;
 mod tokens_leaks;
 mod tokens_leaving;

@@ -10,12 +10,12 @@ const AUTHENTICATE: &str = "SELECT tenancy.authenticate($1)";
 const CREATE: &str = "SELECT key_id FROM tenancy.create_api_key($1, $2, $3)";
 
 /// A provider's token of an organization's admin.
-fn admin(user: &str) -> Token {
+pub fn admin(user: &str) -> Token {
     Token::for_member(user, ORG).claim("permissions", json!(["manage_keys", "read_config", "manage_modules"]))
 }
 
 /// Somebody's transaction, as an application.
-fn begin<'a>(app: &'a mut Client, token: &str) -> Transaction<'a> {
+pub fn begin<'a>(app: &'a mut Client, token: &str) -> Transaction<'a> {
     let mut transaction = app.transaction().unwrap();
     transaction.query_one(AUTHENTICATE, &[&token]).unwrap();
     transaction

@@ -82,6 +82,19 @@ impl<'a> Claims<'a> {
     /// Checks what does not change with time: iss, aud, azp, sub, the kind of token, and that `exp` is there. `typ` is
     /// the header's.
     pub fn validate_identity(&self, typ: Option<&str>, policy: &Policy) -> Result<(), Reason> {
+        self.validate_parties(policy)?;
+        kind::check(typ, &self.members, policy.token_types.as_deref())?;
+        if self.subject().is_none() {
+            return Err(Reason::MissingClaim("sub"));
+        }
+        if policy.require_expiry && self.times.expires_at.is_none() {
+            return Err(Reason::MissingClaim("exp"));
+        }
+        Ok(())
+    }
+
+    /// Checks by whom and for whom it was issued: iss, aud and azp.
+    pub fn validate_parties(&self, policy: &Policy) -> Result<(), Reason> {
         if self.issuer().ok_or(Reason::MissingClaim("iss"))? != policy.issuer {
             return Err(Reason::Issuer);
         }
@@ -98,13 +111,6 @@ impl<'a> Claims<'a> {
             if !policy.authorized_parties.iter().any(|party| party == azp) {
                 return Err(Reason::AuthorizedParty);
             }
-        }
-        kind::check(typ, &self.members, policy.token_types.as_deref())?;
-        if self.subject().is_none() {
-            return Err(Reason::MissingClaim("sub"));
-        }
-        if policy.require_expiry && self.times.expires_at.is_none() {
-            return Err(Reason::MissingClaim("exp"));
         }
         Ok(())
     }

@@ -49,6 +49,11 @@ impl<'a> Token<'a> {
         &self.header
     }
 
+    /// The header, to keep.
+    pub fn shared_header(&self) -> Rc<Header> {
+        Rc::clone(&self.header)
+    }
+
     /// What was signed: the first two parts as they came (RFC 7515 §5.2, step 8).
     pub fn signing_input(&self) -> &'a str {
         self.signing_input
