@@ -118,6 +118,7 @@ extension_sql_file!(
         tokens::api_keys::authenticate_api_key,
         tokens::api_keys::role_permissions,
         tokens::api_keys::key_lapses,
+        tokens::origin::extension_origin,
         tokens::directory_role,
         tokens::signing::sign_token,
         tokens::signing::make_signing_key,

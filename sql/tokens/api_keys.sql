@@ -96,6 +96,7 @@ BEGIN
     PERFORM tenancy._require_id(create_api_key.org_id, 'org_id');
     PERFORM tenancy._check_key_manager(create_api_key.org_id, ns, create_api_key.role);
     PERFORM tenancy._require_lasting_key();
+    PERFORM tenancy._require_sign_in('service', 'operator');
     IF create_api_key.user_id <> tenancy.user_id() AND NOT tenancy._caller_has('service', 'operator') THEN
         PERFORM tenancy._raise('PT403', 'another_user', 'A key acts as itself or as the authenticated user',
             'Leave user_id out, or let a role with service access make the key.');
@@ -123,7 +124,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tenancy.create_api_key(text, text, text, text) IS
-'Makes an API key of an organization: pgt_, 32 random bytes as base64url, a checksum. Only its SHA-256 is kept; show it once. user_id: whom it acts as; NULL: as itself, by key_id. A key made for a member of the organization ends with the membership. role: viewer (read_config), operator (and manage_modules), admin (and write_config, manage_keys, read_audit) or owner (everything). A role with application access needs an identity of that organization with permission manage_keys and gives no more than it holds (by a token issued here: than its role in the directory has now); its token or key is judged again, as at authenticate, and a user it names must be a member in the directory. Errors: PT401, PT403 permission_denied, another_organization, another_user, lapsing_key, not_a_member, PT404 organization_not_found, 22023, 55000.';
+'Makes an API key of an organization: pgt_, 32 random bytes as base64url, a checksum. Only its SHA-256 is kept; show it once. user_id: whom it acts as; NULL: as itself, by key_id. A key made for a member of the organization ends with the membership. role: viewer (read_config), operator (and manage_modules), admin (and write_config, manage_keys, read_audit) or owner (everything). A role with application access needs an identity of that organization with permission manage_keys and gives no more than it holds (by a token issued here: than its role in the directory has now), and not by an extension token or what one has issued; its token or key is judged again, as at authenticate, and a user it names must be a member in the directory. Errors: PT401, PT403 permission_denied, another_organization, another_user, lapsing_key, extension_token_identity, not_a_member, PT404 organization_not_found, 22023, 55000.';
 
 CREATE FUNCTION tenancy._find_api_key(key_id uuid, OUT tenant_id text, OUT namespace text, OUT org_id text, OUT user_id text,
     OUT role text, OUT name text, OUT status text)
@@ -171,6 +172,7 @@ BEGIN
     END IF;
     old := tenancy._find_api_key(rotate_api_key.key_id);
     PERFORM tenancy._require_lasting_key();
+    PERFORM tenancy._require_sign_in('service', 'operator');
     IF old.status <> 'active' THEN
         PERFORM tenancy._raise('PT422', 'not_active', 'Only an active key can be rotated',
             'Make a new one: SELECT * FROM tenancy.create_api_key(…);', jsonb_build_object('status', old.status));
@@ -203,7 +205,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tenancy.rotate_api_key(uuid, interval) IS
-'Makes a new key with the same rights; the old one authenticates until old_valid_until (grace, 7 days unless told otherwise) and not a moment longer. A role without service or operator access rotates keys without a user and its own user''s only. Errors: PT422 not_active (also where the key''s user was revoked since it was made), PT404 api_key_not_found, PT401, PT403 another_user, lapsing_key, permission_denied, 22023, 55000.';
+'Makes a new key with the same rights; the old one authenticates until old_valid_until (grace, 7 days unless told otherwise) and not a moment longer. A role without service or operator access rotates keys without a user and its own user''s only, and none by an extension token or what one has issued. Errors: PT422 not_active (also where the key''s user was revoked since it was made), PT404 api_key_not_found, PT401, PT403 another_user, lapsing_key, extension_token_identity, permission_denied, 22023, 55000.';
 
 CREATE FUNCTION tenancy.revoke_api_key(key_id uuid) RETURNS boolean
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp

@@ -41,7 +41,7 @@ BEGIN
     END IF;
     subject := tenancy._find_token_user(start_authorization.profile, start_authorization.user_id);
     PERFORM tenancy._check_token_caller(start_authorization.user_id, subject.namespace, NULL);
-    PERFORM tenancy._require_sign_in();
+    PERFORM tenancy._require_sign_in('service');
     PERFORM tenancy._require_token_user(subject.id);
     tenant := tenancy._audit_tenant(subject.namespace, start_authorization.user_id, start_authorization.org_id);
 
@@ -74,7 +74,7 @@ COMMENT ON FUNCTION tenancy._audit_tenant(text, text, text) IS
 'The tenant a row is filed under: the organization''s where it is registered, else the user''s own.';
 
 CREATE FUNCTION tenancy._issue_pair(
-    family_id uuid, profile text, user_id text, org_id text, tenant text, replaces uuid, ends_at timestamptz,
+    family_id uuid, profile text, namespace text, user_id text, org_id text, tenant text, replaces uuid, ends_at timestamptz,
     OUT access_token text, OUT refresh_token text, OUT expires_at timestamptz
 )
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
@@ -85,12 +85,12 @@ DECLARE
     -- 30 days, and not beyond the family's end.
     lifetime integer := least(2592000, greatest(1, ceil(extract(epoch FROM _issue_pair.ends_at - clock_timestamp()))));
 BEGIN
-    minted := tenancy._mint_token(_issue_pair.profile, 'access', 86400, _issue_pair.user_id, _issue_pair.org_id, NULL, '{}',
-        false, tenancy.uuid_v7(), _issue_pair.family_id::text);
+    minted := tenancy._mint_token(_issue_pair.profile, _issue_pair.namespace, 'access', 86400, _issue_pair.user_id,
+        _issue_pair.org_id, NULL, '{}', false, tenancy.uuid_v7(), _issue_pair.family_id::text, NULL);
     _issue_pair.access_token := minted.token;
     _issue_pair.expires_at := minted.expires_at;
-    minted := tenancy._mint_token(_issue_pair.profile, 'refresh', lifetime, _issue_pair.user_id, _issue_pair.org_id, NULL, '{}',
-        false, refresh_id, _issue_pair.family_id::text);
+    minted := tenancy._mint_token(_issue_pair.profile, _issue_pair.namespace, 'refresh', lifetime, _issue_pair.user_id,
+        _issue_pair.org_id, NULL, '{}', false, refresh_id, _issue_pair.family_id::text, NULL);
     _issue_pair.refresh_token := minted.token;
     -- The old one first: a family has one living token.
     UPDATE tenancy.refresh_tokens AS t
@@ -103,7 +103,7 @@ BEGIN
      WHERE f.id = _issue_pair.family_id;
 END
 $$;
-COMMENT ON FUNCTION tenancy._issue_pair(uuid, text, text, text, text, uuid, timestamptz) IS
+COMMENT ON FUNCTION tenancy._issue_pair(uuid, text, text, text, text, text, uuid, timestamptz) IS
 'Mints an access and a refresh token of a family and stores the latter''s hash, in the place of the token it replaces (NULL: the first). ends_at: the family''s end, which no refresh token outlives. The caller holds the family''s row lock.';
 
 CREATE FUNCTION tenancy._revoke_family(family_id uuid, reason text) RETURNS boolean
@@ -115,12 +115,12 @@ BEGIN
     UPDATE tenancy.token_families AS f
        SET revoked_at = now(), revoked_reason = _revoke_family.reason, updated_at = now()
      WHERE f.id = _revoke_family.family_id AND f.revoked_at IS NULL
-    RETURNING f.issuer, f.tenant_id, f.namespace, f.user_id, f.org_id INTO revoked;
+    RETURNING f.tenant_id, f.namespace, f.user_id, f.org_id INTO revoked;
     IF NOT FOUND THEN
         RETURN false;
     END IF;
-    -- The access tokens it gave, too: they live a day at most.
-    PERFORM tenancy._revoke('session', revoked.issuer, _revoke_family.family_id::text, now() + interval '1 day');
+    -- The access tokens it gave, too, and what those gave in turn: they live a day at most.
+    PERFORM tenancy._revoke_ours('session', _revoke_family.family_id::text, now() + interval '1 day');
     PERFORM tenancy._audit_token(revoked.tenant_id, 'revoked', 'refresh_token', _revoke_family.family_id,
         revoked.namespace, (SELECT u.external_id FROM tenancy.users AS u WHERE u.id = revoked.user_id), revoked.org_id,
         _revoke_family.reason);
@@ -192,7 +192,7 @@ BEGIN
     INSERT INTO tenancy.token_families (id, tenant_id, namespace, user_id, org_id, profile, issuer, expires_at)
     VALUES (family, known.tenant_id, known.namespace, known.user_id, known.org_id, known.profile, known.issuer, now());
     UPDATE tenancy.oauth_codes AS c SET family_id = family WHERE c.id = known.id;
-    pair := tenancy._issue_pair(family, known.profile, known.external_id, known.org_id, known.tenant_id, NULL,
+    pair := tenancy._issue_pair(family, known.profile, known.namespace, known.external_id, known.org_id, known.tenant_id, NULL,
         now() + known.refresh_max_age);
     complete_authorization.access_token := pair.access_token;
     complete_authorization.refresh_token := pair.refresh_token;
@@ -203,7 +203,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tenancy.complete_authorization(text, text, text, text) IS
-'Exchanges an authorization code for an access token (24 hours) and a refresh token (30 days). status: issued, or invalid_grant (RFC 6749 §5.2) with NULL tokens for a code that is unknown, used, expired, or presented with another verifier, state or redirect_uri; which it was stands in token_audit_logs. Presenting a code uses it up; presenting a used one revokes what the first use gave. Raises nothing for these, so commit in either case. expires_at: the access token''s. Errors: 22023 for NULL, 55000.';
+'Exchanges an authorization code for an access token (24 hours) and a refresh token (30 days). status: issued, or invalid_grant (RFC 6749 §5.2) with NULL tokens for a code that is unknown, used, expired, or presented with another verifier, state or redirect_uri; which it was stands in token_audit_logs. Presenting a code uses it up; presenting a used one revokes what the first use gave. Raises nothing for these, so commit in either case. A provider''s session that is revoked between start and completion does not stop it: a code is bound to the user and to no session, so call revoke_user, which does. expires_at: the access token''s. Errors: 22023 for NULL, 55000 (profile_moved: the code''s signing profile is in another namespace by now).';
 
 CREATE FUNCTION tenancy.refresh_access_token(
     refresh_token text,
@@ -252,8 +252,8 @@ BEGIN
         IF presented.replaced_at > clock_timestamp() - interval '10 seconds'
            AND presented.child_id IS NOT NULL AND presented.child_replaced_at IS NULL THEN
             refresh_access_token.status := 'grace';
-            minted := tenancy._mint_token(family.profile, 'access', 86400, family.external_id, family.org_id, NULL, '{}',
-                false, tenancy.uuid_v7(), family.id::text);
+            minted := tenancy._mint_token(family.profile, family.namespace, 'access', 86400, family.external_id, family.org_id,
+                NULL, '{}', false, tenancy.uuid_v7(), family.id::text, NULL);
             refresh_access_token.access_token := minted.token;
             refresh_access_token.expires_at := minted.expires_at;
         ELSE
@@ -268,8 +268,8 @@ BEGIN
         refresh_access_token.status := 'refreshed';
         SELECT p.access_token, p.refresh_token, p.expires_at
           INTO refresh_access_token.access_token, refresh_access_token.new_refresh_token, refresh_access_token.expires_at
-          FROM tenancy._issue_pair(family.id, family.profile, family.external_id, family.org_id, family.tenant_id,
-                                   presented.id, family.ends_at) AS p;
+          FROM tenancy._issue_pair(family.id, family.profile, family.namespace, family.external_id, family.org_id,
+                                   family.tenant_id, presented.id, family.ends_at) AS p;
     END IF;
     PERFORM tenancy._audit_token(family.tenant_id, CASE WHEN reason IS NULL THEN 'refreshed' ELSE 'refused' END,
         'refresh_token', presented.id, family.namespace, family.external_id, family.org_id,
@@ -277,7 +277,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tenancy.refresh_access_token(text) IS
-'Exchanges a refresh token for a new access token (24 hours) and a new refresh token (30 days, and never beyond the signing profile''s refresh_max_age after signing in); organization claims are resolved anew. status: refreshed; grace (the token was exchanged within the last ten seconds and its successor is still unused: an access token, no refresh token); reused (it was exchanged before: the whole family and its access tokens are revoked from this commit on); expired; revoked; invalid (unknown or altered). Never raises for these, so commit in every case. expires_at: the access token''s. Error: 55000.';
+'Exchanges a refresh token for a new access token (24 hours) and a new refresh token (30 days, and never beyond the signing profile''s refresh_max_age after signing in); organization claims are resolved anew. status: refreshed; grace (the token was exchanged within the last ten seconds and its successor is still unused: an access token, no refresh token); reused (it was exchanged before: the whole family and its access tokens are revoked from this commit on); expired; revoked; invalid (unknown or altered). Never raises for these, so commit in every case. expires_at: the access token''s. Error: 55000 (profile_moved: its signing profile is in another namespace by now).';
 
 CREATE FUNCTION tenancy.revoke_refresh_token(refresh_token text) RETURNS boolean
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
@@ -293,4 +293,4 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tenancy.revoke_refresh_token(text) IS
-'Signs out (RFC 7009): revokes the family of a refresh token, any of its tokens will do, and the access tokens it gave; false where there was nothing to revoke. Error: 55000.';
+'Signs out (RFC 7009): revokes the family of a refresh token, any of its tokens will do, and the access tokens it gave, with what those were issued under any signing profile; false where there was nothing to revoke. Error: 55000.';

@@ -51,21 +51,15 @@ $$;
 COMMENT ON FUNCTION tenancy._check_token_caller(text, text, jsonb) IS
 'May the caller have a token issued to this user? Service access: to anybody; application: to the identity''s own user, unless an API key is all it showed, or its token is no longer good. Returns the claims that count: the service role''s, else those of the user''s own sealed token where a provider issued it, else NULL. Errors: PT401 not_authenticated, PT401 and PT403 as authenticate, PT403 api_key_identity, another_user, 42501 claims_not_allowed.';
 
-CREATE FUNCTION tenancy._require_sign_in() RETURNS void
+CREATE FUNCTION tenancy._require_sign_in(VARIADIC exempt text[]) RETURNS void
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
-DECLARE
-    session text := tenancy.session_id();
 BEGIN
-    -- An extension token is a session of its own, which what it has issued goes on with.
-    IF tenancy._issued_here() AND NOT tenancy._caller_has('service')
-       AND EXISTS (SELECT FROM tenancy.extension_tokens AS t
-                    WHERE t.id = CASE WHEN session ~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' THEN session::uuid END)
-    THEN
+    IF EXISTS (SELECT FROM tenancy._extension_origin()) AND NOT tenancy._caller_has(VARIADIC _require_sign_in.exempt) THEN
         PERFORM tenancy._raise('PT403', 'extension_token_identity', 'An extension token gives access and dashboard tokens only',
             'Let the user sign in: what is asked for would outlive the extension token''s revocation.');
     END IF;
 END
 $$;
-COMMENT ON FUNCTION tenancy._require_sign_in() IS
-'Refuses an identity that came from an extension token, or from what one has issued; service access is not refused. Error: PT403 extension_token_identity.';
+COMMENT ON FUNCTION tenancy._require_sign_in(text[]) IS
+'Refuses an identity that came from an extension token, or from what one has issued, unless the caller has one of these accesses. Error: PT403 extension_token_identity.';

@@ -86,7 +86,7 @@ BEGIN
     PERFORM tenancy._require_text(issue_extension_token.address, 'address', 255);
     subject := tenancy._find_token_user(issue_extension_token.profile, issue_extension_token.user_id);
     counted := tenancy._check_token_caller(issue_extension_token.user_id, subject.namespace, issue_extension_token.claims);
-    PERFORM tenancy._require_sign_in();
+    PERFORM tenancy._require_sign_in('service');
     PERFORM tenancy._require_token_user(subject.id);
     UPDATE tenancy.users AS u SET updated_at = u.updated_at WHERE u.id = subject.id;
 
@@ -101,10 +101,10 @@ BEGIN
 
     issue_extension_token.token_id := tenancy.uuid_v7();
     minted := tenancy._mint_token(
-        issue_extension_token.profile, 'extension_long_lived', 10368000, issue_extension_token.user_id,
-        issue_extension_token.org_id, counted, issue_extension_token.extra,
+        issue_extension_token.profile, subject.namespace, 'extension_long_lived', 10368000,
+        issue_extension_token.user_id, issue_extension_token.org_id, counted, issue_extension_token.extra,
         coalesce(issue_extension_token.require_org, false), issue_extension_token.token_id,
-        issue_extension_token.token_id::text);
+        issue_extension_token.token_id::text, NULL);
     PERFORM tenancy._take_token_limit_again(subject.namespace, issue_extension_token.user_id, 'generated');
     issue_extension_token.token := minted.token;
     issue_extension_token.expires_at := minted.expires_at;
@@ -266,10 +266,9 @@ BEGIN
     old_id := tenancy._find_extension_token(refresh_extension_token.token, 'NO_ACTIVE_TOKEN');
     SELECT t.user_id INTO old FROM tenancy.extension_tokens AS t WHERE t.id = old_id;
     UPDATE tenancy.users AS u SET updated_at = u.updated_at WHERE u.id = old.user_id;
-    SELECT t.*, u.external_id, p.issuer INTO old
+    SELECT t.*, u.external_id INTO old
       FROM tenancy.extension_tokens AS t
       JOIN tenancy.users AS u ON u.id = t.user_id
-      JOIN tenancy.signing_profiles AS p ON p.name = t.profile
      WHERE t.id = old_id
        FOR UPDATE OF t;
     -- Judged again under the lock: another session may have refreshed or revoked it meanwhile.
@@ -284,8 +283,8 @@ BEGIN
     PERFORM tenancy._take_token_limit(old.user_id, 'refreshed');
 
     refresh_extension_token.token_id := tenancy.uuid_v7();
-    minted := tenancy._mint_token(old.profile, 'extension_long_lived', 10368000, old.external_id, old.org_id, NULL, '{}',
-        false, refresh_extension_token.token_id, refresh_extension_token.token_id::text);
+    minted := tenancy._mint_token(old.profile, old.namespace, 'extension_long_lived', 10368000, old.external_id, old.org_id,
+        NULL, '{}', false, refresh_extension_token.token_id, refresh_extension_token.token_id::text, NULL);
     PERFORM tenancy._take_token_limit_again(old.namespace, old.external_id, 'refreshed');
     refresh_extension_token.new_token := minted.token;
     refresh_extension_token.expires_at := minted.expires_at;
@@ -304,7 +303,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tenancy.refresh_extension_token(text) IS
-'Exchanges a long-lived token in its last 30 days for a new one of 120 days and revokes it, in one transaction. Organization claims are resolved anew from the directory. Errors: PT422 TOO_EARLY_TO_REFRESH, PT429 RATE_LIMIT_EXCEEDED (three an hour), 40001, PT404 NO_ACTIVE_TOKEN, USER_NOT_FOUND, PT401 as validate_extension_token, 55000.';
+'Exchanges a long-lived token in its last 30 days for a new one of 120 days and revokes it, in one transaction. Organization claims are resolved anew from the directory. What the old one has issued is good for its day and not renewed. Errors: PT422 TOO_EARLY_TO_REFRESH, PT429 RATE_LIMIT_EXCEEDED (three an hour), 40001, PT404 NO_ACTIVE_TOKEN, USER_NOT_FOUND, PT401 as validate_extension_token, 55000 (profile_moved: its signing profile is in another namespace by now).';
 
 CREATE FUNCTION tenancy._open_note(note bytea, what text, token_id uuid) RETURNS text
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
@@ -323,34 +322,29 @@ CREATE FUNCTION tenancy._end_extension_token(token_id uuid, reason text) RETURNS
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    ended record;
-    issuer text;
+    ended_at timestamptz;
 BEGIN
     UPDATE tenancy.extension_tokens AS t
        SET revoked_at = now(), revoked_reason = _end_extension_token.reason
      WHERE t.id = _end_extension_token.token_id AND t.revoked_at IS NULL
-    RETURNING t.profile, t.expires_at INTO ended;
+    RETURNING t.expires_at INTO ended_at;
     IF NOT FOUND THEN
         RETURN false;
     END IF;
     -- authenticate looks into revocations, by jti; validate_extension_token at the row.
-    SELECT p.issuer INTO issuer FROM tenancy.signing_profiles AS p WHERE p.name = ended.profile;
-    PERFORM tenancy._revoke('token', issuer, _end_extension_token.token_id::text, ended.expires_at);
-    IF _end_extension_token.reason = 'revoked' THEN
-        -- It is a session of its own, and what was issued to its bearer on the strength of it lives a day at most.
-        PERFORM tenancy._revoke('session', issuer, _end_extension_token.token_id::text, now() + interval '1 day');
-    END IF;
+    PERFORM tenancy._revoke_ours('token', _end_extension_token.token_id::text, ended_at);
     RETURN true;
 END
 $$;
 COMMENT ON FUNCTION tenancy._end_extension_token(uuid, text) IS
-'Revokes a token for validate_extension_token and for authenticate, and for the reason revoked also the access and dashboard tokens issued to its bearer; false where it was revoked before.';
+'Revokes a token for validate_extension_token and for authenticate; false where it was revoked before.';
 
 CREATE FUNCTION tenancy.revoke_extension_token(token_id uuid) RETURNS boolean
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     known record;
+    was_live boolean;
 BEGIN
     PERFORM tenancy._require_installed();
     PERFORM tenancy._require_value(revoke_extension_token.token_id, 'token_id');
@@ -361,9 +355,8 @@ BEGIN
     IF NOT FOUND THEN
         -- Whoever has seen such a token may be sure that it is good nowhere, nor what was issued on the strength of it.
         IF tenancy._caller_has('service') THEN
-            PERFORM tenancy._revoke('token', p.issuer, revoke_extension_token.token_id::text, now() + interval '120 days'),
-                    tenancy._revoke('session', p.issuer, revoke_extension_token.token_id::text, now() + interval '1 day')
-               FROM (SELECT DISTINCT own.issuer FROM tenancy.signing_profiles AS own) AS p;
+            PERFORM tenancy._revoke_ours('token', revoke_extension_token.token_id::text, now() + interval '120 days');
+            PERFORM tenancy._revoke_ours('session', revoke_extension_token.token_id::text, now() + interval '1 day');
         END IF;
         RETURN false;
     END IF;
@@ -376,16 +369,19 @@ BEGIN
         RETURN false;
     END IF;
     PERFORM tenancy._check_token_caller(known.external_id, known.namespace, NULL);
-    IF NOT tenancy._end_extension_token(revoke_extension_token.token_id, 'revoked') THEN
-        RETURN false;
+    was_live := tenancy._end_extension_token(revoke_extension_token.token_id, 'revoked');
+    -- It is a session of its own, and what was issued to its bearer on the strength of it lasts a day at most: also
+    -- where it was refreshed before, which ends it and leaves them their day.
+    PERFORM tenancy._revoke_ours('session', revoke_extension_token.token_id::text, now() + interval '1 day');
+    IF was_live THEN
+        PERFORM tenancy._audit_token(known.tenant_id, 'revoked', 'extension_token', revoke_extension_token.token_id,
+            known.namespace, known.external_id, known.org_id, 'revoked');
     END IF;
-    PERFORM tenancy._audit_token(known.tenant_id, 'revoked', 'extension_token', revoke_extension_token.token_id,
-        known.namespace, known.external_id, known.org_id, 'revoked');
-    RETURN true;
+    RETURN was_live;
 END
 $$;
 COMMENT ON FUNCTION tenancy.revoke_extension_token(uuid) IS
-'Revokes a long-lived token, for validate_extension_token and authenticate alike, and the access and dashboard tokens issued to its bearer; true where it was live. A role without service access can revoke the authenticated user''s own only; any other token is answered false. For a token without a row (its transaction was rolled back) service access records the revocation all the same, and is answered false. Errors: 22023, PT403 api_key_identity (an API key revokes none), 55000.';
+'Revokes a long-lived token, for validate_extension_token and authenticate alike, and the access and dashboard tokens issued to its bearer, whatever their signing profile and also where it was refreshed before; true where it was live. A role without service access can revoke the authenticated user''s own only; any other token is answered false. For a token without a row (its transaction was rolled back) service access records the revocation all the same, and is answered false. Errors: 22023, PT403 api_key_identity (an API key revokes none), 55000.';
 
 CREATE FUNCTION tenancy.list_extension_tokens(user_id text, profile text DEFAULT 'default')
 RETURNS TABLE (token_id uuid, name text, device text, org_id text, created_at timestamptz, last_used_at timestamptz,

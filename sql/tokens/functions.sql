@@ -21,6 +21,8 @@ COMMENT ON FUNCTION tenancy._issued_here() IS
 'Whether the identity came from a token that a signing profile''s key signed; false without a live identity.';
 COMMENT ON FUNCTION tenancy._is_revoked(text, text, text, text, timestamptz) IS
 'Whether revoke_session named the session, or revoke_user the user at or after that time, by what is committed at this moment.';
+COMMENT ON FUNCTION tenancy._extension_origin() IS
+'The extension token that the identity came from, itself or by what it has issued, and whether it is live by what is committed now; no row for any other identity. A token of 0.1.0 does not say where it came from: there its session does, while the extension token has a row.';
 COMMENT ON FUNCTION tenancy._directory_role() IS
 'The role that the directory gives the identity''s user in its organization, by what is committed at this moment; NULL without one. Errors: PT403 as authenticate.';
 COMMENT ON FUNCTION tenancy._key_lapses() IS

@@ -47,7 +47,8 @@ AS $$
 DECLARE
     -- What authenticate reads beside our own claims: a caller of an issuing function must not be able to say it.
     reserved CONSTANT text[] := ARRAY['nbf', 'azp', 'typ', 'token_use', 'at_hash', 'c_hash', 'sid', 'tenant_id', 'tid',
-        'org_id', 'org', 'o', 'organizations', 'permissions', 'org_permissions', 'correlation_id', 'cnf'];
+        'org_id', 'org', 'o', 'organizations', 'permissions', 'org_permissions', 'correlation_id', 'cnf',
+        'extension_token_id'];
     -- What others who verify our tokens take for a right: nobody gives it to themselves.
     rights CONSTANT text[] := ARRAY['role', 'roles', 'scope', 'scp', 'scopes', 'groups', 'entitlements', 'plan_type',
         'app_metadata', 'user_metadata', 'realm_access', 'resource_access', 'wids', 'client_id', 'act', 'may_act',
@@ -82,6 +83,7 @@ COMMENT ON FUNCTION tenancy._check_extra(jsonb) IS
 
 CREATE FUNCTION tenancy._mint_token(
     profile text,
+    namespace text,
     kind text,
     lifetime integer,
     user_id text,
@@ -91,6 +93,7 @@ CREATE FUNCTION tenancy._mint_token(
     require_org boolean,
     token_id uuid,
     session_id text,
+    origin text,
     OUT token text,
     OUT expires_at timestamptz,
     OUT tenant_id text
@@ -107,6 +110,12 @@ BEGIN
       JOIN tenancy.issuers AS i ON i.issuer = p.issuer
       LEFT JOIN tenancy.users AS u ON u.namespace = i.namespace AND u.external_id = _mint_token.user_id
      WHERE p.name = _mint_token.profile;
+    IF subject.namespace <> _mint_token.namespace THEN
+        -- Somebody else bears that id there.
+        PERFORM tenancy._raise('55000', 'profile_moved', 'The signing profile''s issuer is of another namespace than what it is to renew',
+            'Point the profile back at an issuer of the former namespace, or let the user sign in again.',
+            jsonb_build_object('profile', _mint_token.profile));
+    END IF;
     PERFORM tenancy._require_token_user(subject.id);
 
     attribution := tenancy._org_attribution(subject.namespace, _mint_token.user_id, _mint_token.org_id, _mint_token.claims);
@@ -134,11 +143,13 @@ BEGIN
         || jsonb_build_object(
             'iss', subject.issuer, 'aud', subject.audience, 'sub', _mint_token.user_id, 'type', _mint_token.kind,
             'iat', issued_at, 'exp', issued_at + _mint_token.lifetime, 'jti', _mint_token.token_id,
-            'session_id', _mint_token.session_id, 'email', subject.email))::text);
+            'session_id', _mint_token.session_id, 'email', subject.email)
+        || CASE WHEN _mint_token.origin IS NULL THEN '{}'
+                ELSE jsonb_build_object('extension_token_id', _mint_token.origin) END)::text);
 END
 $$;
-COMMENT ON FUNCTION tenancy._mint_token(text, text, integer, text, text, jsonb, jsonb, boolean, uuid, text) IS
-'Signs a token of a kind (the claim type), good for lifetime seconds, with the one claim schema: iss, aud, sub, type, iat, exp, jti, session_id, email and the nine organization claims, always present, NULL where there is nothing. Attribution comes from the directory. tenant_id: the tenant its bearer will be in. Errors: PT403 no_seat, PT404 USER_NOT_FOUND, 22023, 55000.';
+COMMENT ON FUNCTION tenancy._mint_token(text, text, text, integer, text, text, jsonb, jsonb, boolean, uuid, text, text) IS
+'Signs a token of a kind (the claim type), good for lifetime seconds, with the one claim schema: iss, aud, sub, type, iat, exp, jti, session_id, email and the nine organization claims, always present, NULL where there is nothing. namespace: the user''s, which must be that of the profile''s issuer. Attribution comes from the directory. origin: the extension token it is issued on the strength of, as claim extension_token_id; NULL: none. tenant_id: the tenant its bearer will be in. Errors: PT403 no_seat, PT404 USER_NOT_FOUND, 22023, 55000 profile_moved and those of _sign_token.';
 
 CREATE FUNCTION tenancy._issue_token(
     kind text, lifetime integer, user_id text, org_id text, claims jsonb, extra jsonb, require_org boolean, profile text
@@ -150,22 +161,32 @@ DECLARE
     token_id uuid := tenancy.uuid_v7();
     counted jsonb;
     minted text;
+    -- The session goes on where it is the user's own, and with it what it came from: revoking it ends both.
+    session text := token_id;
+    origin text;
+    is_live boolean;
 BEGIN
     PERFORM tenancy._require_installed();
     subject := tenancy._find_token_user(_issue_token.profile, _issue_token.user_id);
     counted := tenancy._check_token_caller(_issue_token.user_id, subject.namespace, _issue_token.claims);
+    IF (tenancy.user_id(), tenancy.identity_namespace()) = (_issue_token.user_id, subject.namespace) THEN
+        session := coalesce(tenancy.session_id(), session);
+        SELECT e.token_id, e.is_live INTO origin, is_live FROM tenancy._extension_origin() AS e;
+        IF NOT is_live THEN
+            PERFORM tenancy._raise('PT403', 'extension_token_ended', 'The extension token that this identity came from has ended',
+                'Authenticate with the extension token that took its place, or let the user sign in.');
+        END IF;
+    END IF;
     SELECT m.token INTO minted
       FROM tenancy._mint_token(
-        _issue_token.profile, _issue_token.kind, _issue_token.lifetime, _issue_token.user_id, _issue_token.org_id,
-        counted, _issue_token.extra, coalesce(_issue_token.require_org, false), token_id,
-        -- The provider's session goes on where it is the user's own: revoke_session(our issuer, session) ends both.
-        coalesce(CASE WHEN (tenancy.user_id(), tenancy.identity_namespace()) = (_issue_token.user_id, subject.namespace)
-                      THEN tenancy.session_id() END, token_id::text)) AS m;
+        _issue_token.profile, subject.namespace, _issue_token.kind, _issue_token.lifetime, _issue_token.user_id,
+        _issue_token.org_id, counted, _issue_token.extra, coalesce(_issue_token.require_org, false), token_id, session,
+        origin) AS m;
     RETURN minted;
 END
 $$;
 COMMENT ON FUNCTION tenancy._issue_token(text, integer, text, text, jsonb, jsonb, boolean, text) IS
-'What issue_access_token and issue_dashboard_token share. Errors: as they.';
+'What issue_access_token and issue_dashboard_token share. What an extension token has issued is renewed while that token is live, so it lasts a day beyond it at most. Errors: as they.';
 
 CREATE FUNCTION tenancy.issue_access_token(
     user_id text,
@@ -183,7 +204,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tenancy.issue_access_token(text, text, jsonb, jsonb, boolean, text) IS
-'Issues an access token, good for 24 hours (claim type: access). org_id: the organization the user asks for; without a membership and an active seat there the token is personal (organization claims NULL), or with require_org refused. claims: verified claims that show memberships, from a role with service access only; for anyone else the claims of the authenticated token count, if a provider issued it (by one of our own the directory decides), and user_id must be the identity''s, which an API key does not give; its token is judged again, as at authenticate. extra: more claims; it never overrides ours, and without service access it names no right (role, scope, groups, plan_type, …). profile: the signing profile; any caller may name any. Errors: PT401, PT403 as authenticate, no_seat, another_user, api_key_identity, PT404 USER_NOT_FOUND, 22023 reserved_claim, invalid_extra, token_too_large, 42501 claims_not_allowed, 55000 no_signing_profile, signing_key_retired, algorithm_not_allowed.';
+'Issues an access token, good for 24 hours (claim type: access). org_id: the organization the user asks for; without a membership and an active seat there the token is personal (organization claims NULL), or with require_org refused. claims: verified claims that show memberships, from a role with service access only; for anyone else the claims of the authenticated token count, if a provider issued it (by one of our own the directory decides), and user_id must be the identity''s, which an API key does not give; its token is judged again, as at authenticate. extra: more claims; it never overrides ours, and without service access it names no right (role, scope, groups, plan_type, …). For the bearer of an extension token, or of what one has issued, only while that extension token is live. profile: the signing profile; any caller may name any. Errors: PT401, PT403 as authenticate, no_seat, another_user, api_key_identity, extension_token_ended, PT404 USER_NOT_FOUND, 22023 reserved_claim, invalid_extra, token_too_large, 42501 claims_not_allowed, 55000 no_signing_profile, signing_key_retired, algorithm_not_allowed.';
 
 CREATE FUNCTION tenancy.issue_dashboard_token(
     user_id text,
@@ -203,6 +224,22 @@ END
 $$;
 COMMENT ON FUNCTION tenancy.issue_dashboard_token(text, text, jsonb, jsonb, boolean, text) IS
 'Issues a dashboard token, good for 24 hours (claim type: dashboard). Parameters and errors as issue_access_token.';
+
+CREATE FUNCTION tenancy._revoke_ours(kind text, value text, expires_at timestamptz) RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    signing text;
+BEGIN
+    -- Keys and not profiles say who signs: what a profile signed before it moved to another issuer is good still. In
+    -- order, so that two sessions that revoke the same wait for each other and not in a circle.
+    FOR signing IN SELECT DISTINCT k.issuer FROM tenancy.issuer_keys AS k WHERE k.origin = 'signing_profile' ORDER BY k.issuer LOOP
+        PERFORM tenancy._revoke(_revoke_ours.kind, signing, _revoke_ours.value, _revoke_ours.expires_at);
+    END LOOP;
+END
+$$;
+COMMENT ON FUNCTION tenancy._revoke_ours(text, text, timestamptz) IS
+'Revokes a token or a session under every issuer that signing profiles sign for: a session goes on in the tokens that its bearer is issued, whatever the profile.';
 
 CREATE FUNCTION tenancy._audit_token(
     tenant_id text, action text, kind text, token_id uuid, namespace text, user_id text, org_id text, reason text

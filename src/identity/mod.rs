@@ -25,7 +25,7 @@ pub use issuers::{algorithm, find as find_issuer, invalid};
 pub use master_key::KeyRing;
 pub use revocations::is_revoked_now;
 pub use tenant::Named;
-pub use verify::{claimed_org_role, sha256, still_good};
+pub use verify::{LONG_LIVED, claimed_org_role, sha256, still_good};
 
 use crate::pg::metrics;
 use crate::pg::sql::{self, Arg, Mode};

@@ -4,6 +4,7 @@
 //! sql/tokens/. A secret never leaves a function that does not have to return it.
 
 pub mod api_keys;
+pub mod origin;
 mod secret;
 pub mod signing;
 

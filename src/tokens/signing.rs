@@ -12,7 +12,7 @@ use std::collections::HashMap;
 use std::rc::Rc;
 
 /// The claims that tenancy._mint_token sets, whatever extra holds.
-const OURS: [&str; 18] = [
+const OURS: [&str; 19] = [
     "iss",
     "aud",
     "sub",
@@ -31,6 +31,7 @@ const OURS: [&str; 18] = [
     "seat_id",
     "seat_role",
     "org_role",
+    "extension_token_id",
 ];
 
 thread_local! {

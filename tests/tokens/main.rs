@@ -11,5 +11,6 @@ mod tokens_judged;
 mod tokens_lasting;
 mod tokens_leaks;
 mod tokens_leaving;
+mod tokens_origin;
 mod tokens_peers;
 mod world;
