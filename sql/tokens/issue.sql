@@ -49,10 +49,11 @@ DECLARE
     reserved CONSTANT text[] := ARRAY['nbf', 'azp', 'typ', 'token_use', 'at_hash', 'c_hash', 'sid', 'tenant_id', 'tid',
         'org_id', 'org', 'o', 'organizations', 'permissions', 'org_permissions', 'correlation_id', 'cnf',
         'extension_token_id'];
-    -- What others who verify our tokens take for a right: nobody gives it to themselves.
+    -- What others who verify our tokens take for a right: nobody gives it to themselves. Nor whatever stands under a
+    -- name with ':' or '/', as Hasura, Cognito and Auth0 have them, nor an address or number that was not proven.
     rights CONSTANT text[] := ARRAY['role', 'roles', 'scope', 'scp', 'scopes', 'groups', 'entitlements', 'plan_type',
         'app_metadata', 'user_metadata', 'realm_access', 'resource_access', 'wids', 'client_id', 'act', 'may_act',
-        'acr', 'amr', 'auth_time', 'admin', 'is_admin'];
+        'acr', 'amr', 'auth_time', 'admin', 'is_admin', 'email', 'email_verified'];
     found_names text[];
 BEGIN
     IF jsonb_typeof(coalesce(_check_extra.extra, '{}')) <> 'object' THEN
@@ -69,7 +70,7 @@ BEGIN
     END IF;
     SELECT array_agg(name ORDER BY name) INTO found_names
       FROM jsonb_object_keys(coalesce(_check_extra.extra, '{}')) AS name
-     WHERE name = ANY (rights);
+     WHERE name = ANY (rights) OR name LIKE 'phone\_number%' OR name ~ '[:/]';
     IF found_names IS NOT NULL AND NOT tenancy._caller_has('service') THEN
         PERFORM tenancy._raise('22023', 'reserved_claim', 'extra names claims that say what the bearer may do',
             'Leave them out, or let a role with service access issue the token.',
@@ -79,7 +80,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tenancy._check_extra(jsonb) IS
-'Returns extra, claims of the caller''s own, if it is an object without claims that authenticate gives a meaning to, and from a caller without service access without those that others take for a right (role, scope, groups, plan_type, app_metadata and the like); those that the signing issuer''s claim_paths name, _sign_token refuses. Claims of the schema may stand in it; they are overridden. Errors: 22023 invalid_argument, reserved_claim.';
+'Returns extra, claims of the caller''s own, if it is an object without claims that authenticate gives a meaning to, and from a caller without service access without those that others take for a right or for proven (role, scope, groups, plan_type, app_metadata, email_verified, phone_number and the like, and every name with '':'' or ''/''); those that the signing issuer''s claim_paths name, _sign_token refuses. Claims of the schema may stand in it; they are overridden. Errors: 22023 invalid_argument, reserved_claim.';
 
 CREATE FUNCTION tenancy._mint_token(
     profile text,
@@ -204,7 +205,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tenancy.issue_access_token(text, text, jsonb, jsonb, boolean, text) IS
-'Issues an access token, good for 24 hours (claim type: access). org_id: the organization the user asks for; without a membership and an active seat there the token is personal (organization claims NULL), or with require_org refused. claims: verified claims that show memberships, from a role with service access only; for anyone else the claims of the authenticated token count, if a provider issued it (by one of our own the directory decides), and user_id must be the identity''s, which an API key does not give; its token is judged again, as at authenticate. extra: more claims; it never overrides ours, and without service access it names no right (role, scope, groups, plan_type, …). For the bearer of an extension token, or of what one has issued, only while that extension token is live. profile: the signing profile; any caller may name any. Errors: PT401, PT403 as authenticate, no_seat, another_user, api_key_identity, extension_token_ended, PT404 USER_NOT_FOUND, 22023 reserved_claim, invalid_extra, token_too_large, 42501 claims_not_allowed, 55000 no_signing_profile, signing_key_retired, algorithm_not_allowed.';
+'Issues an access token, good for 24 hours (claim type: access). org_id: the organization the user asks for; without a membership and an active seat there the token is personal (organization claims NULL), or with require_org refused. claims: verified claims that show memberships, from a role with service access only; for anyone else the claims of the authenticated token count, if a provider issued it (by one of our own the directory decides), and user_id must be the identity''s, which an API key does not give; its token is judged again, as at authenticate. extra: more claims; it never overrides ours, and without service access it names no right and nothing that is to be proven (role, scope, groups, plan_type, email_verified, phone_number, any name with '':'' or ''/'', …). For the bearer of an extension token, or of what one has issued, only while that extension token is live. profile: the signing profile; any caller may name any. Errors: PT401, PT403 as authenticate, no_seat, another_user, api_key_identity, extension_token_ended, PT404 USER_NOT_FOUND, 22023 reserved_claim, invalid_extra, token_too_large, 42501 claims_not_allowed, 55000 no_signing_profile, signing_key_retired, algorithm_not_allowed.';
 
 CREATE FUNCTION tenancy.issue_dashboard_token(
     user_id text,

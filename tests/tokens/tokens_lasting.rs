@@ -251,6 +251,13 @@ fn nobody_claims_a_right_for_themselves() {
         "azp",
         "client_id",
         "act",
+        "email",
+        "email_verified",
+        "phone_number",
+        "phone_number_verified",
+        "https://hasura.io/jwt/claims",
+        "cognito:groups",
+        "acme/admin",
     ] {
         for function in ["issue_access_token", "issue_dashboard_token", "issue_extension_token"] {
             let issue = format!("SELECT tenancy.{function}($1, extra => $2)");
