@@ -2,8 +2,9 @@
 """Writes the road from one version of the extension to the next: what differs between their scripts.
 
 upgrade_script.py OLD.sql NEW.sql: functions that changed are replaced, comments that changed are given anew, and what is
-new is made and closed to PUBLIC. What it cannot tell (something gone, a type or a signature that changed) it names and
-ends with 1: that is written by hand.
+new is made and closed to PUBLIC; internal functions, on which nothing of anybody's rests, are made anew where their
+arguments changed. What it cannot tell (something gone, a type or another signature that changed) it names and ends with
+1: that is written by hand.
 """
 
 import re
@@ -43,23 +44,36 @@ def name(statement):
     return match and match.group(1)
 
 
+def arguments(statement):
+    """A function's arguments, as DROP FUNCTION takes them."""
+    rest, depth = statement[FUNCTION.match(statement).end():], 1
+    for end, character in enumerate(rest):
+        depth += (character == "(") - (character == ")")
+        if depth == 0:
+            return re.sub(r"\s+DEFAULT\s+[^,]+", "", " ".join(rest[:end].split()))
+    raise ValueError(statement[:200])
+
+
 def main(old, new):
     old, new = (statements(open(file, encoding="utf-8").read()) for file in (old, new))
     plain = lambda statement: " ".join(statement.split())
     known, kept = {plain(statement) for statement in old}, {plain(statement) for statement in new}
     gone = [statement for statement in old if plain(statement) not in kept]
     made = [statement for statement in new if plain(statement) not in known]
-    before = {name(statement) for statement in gone}
-    replaced, added, comments, by_hand = [], [], [], []
+    before = {name(statement): statement for statement in gone}
+    dropped, replaced, added, comments, by_hand = [], [], [], [], []
     for statement in made:
         if not name(statement):
             (comments if statement.startswith("COMMENT ON") else by_hand).append(statement)
-        elif name(statement) in before:
-            replaced.append(statement.replace("CREATE", "CREATE OR REPLACE", 1))
-        else:
+        elif name(statement) not in before:
             added.append(statement)
+        elif name(statement).startswith("_") and arguments(statement) != arguments(before[name(statement)]):
+            dropped.append(f"DROP FUNCTION tenancy.{name(statement)}({arguments(before[name(statement)])});")
+            added.append(statement)
+        else:
+            replaced.append(statement.replace("CREATE", "CREATE OR REPLACE", 1))
     # pgrx orders its script anew in each build; here the order is always the same.
-    script = [HEAD.rstrip(), *sorted(added, key=name), *sorted(replaced), *sorted(comments)]
+    script = [HEAD.rstrip(), *sorted(dropped), *sorted(added, key=name), *sorted(replaced), *sorted(comments)]
     script += [f"REVOKE ALL ON ROUTINE tenancy.{name(statement)} FROM PUBLIC;" for statement in sorted(added, key=name)]
     after = {name(statement) for statement in made}
     by_hand += [statement for statement in gone if not statement.startswith("COMMENT ON") and name(statement) not in after]

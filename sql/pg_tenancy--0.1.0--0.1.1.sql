@@ -1,5 +1,11 @@
 \echo Use "ALTER EXTENSION pg_tenancy UPDATE" to load this file. \quit
 
+DROP FUNCTION tenancy._is_revoked(issuer text, session_id text, namespace text, user_id text, since timestamptz);
+
+DROP FUNCTION tenancy._issue_pair(family_id uuid, profile text, user_id text, org_id text, tenant text, replaces uuid, ends_at timestamptz, OUT access_token text, OUT refresh_token text, OUT expires_at timestamptz);
+
+DROP FUNCTION tenancy._mint_token(profile text, kind text, lifetime integer, user_id text, org_id text, claims jsonb, extra jsonb, require_org boolean, token_id uuid, session_id text, OUT token text, OUT expires_at timestamptz, OUT tenant_id text);
+
 CREATE FUNCTION tenancy._claim_batch_id(tenant_id text, batch_id uuid, may_share boolean) RETURNS void
 LANGUAGE plpgsql
 AS $$
@@ -14,6 +20,19 @@ BEGIN
 END
 $$;
 
+CREATE  FUNCTION "_directory_role"() RETURNS TEXT 
+STRICT STABLE PARALLEL RESTRICTED 
+LANGUAGE c 
+AS 'MODULE_PATHNAME', 'directory_role_wrapper';
+
+CREATE  FUNCTION "_extension_origin"() RETURNS TABLE (
+	"token_id" TEXT,  
+	"is_live" bool  
+)
+STRICT STABLE PARALLEL RESTRICTED 
+LANGUAGE c 
+AS 'MODULE_PATHNAME', 'extension_origin_wrapper';
+
 CREATE FUNCTION tenancy._holds_access(role oid, access text) RETURNS boolean
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
@@ -25,6 +44,17 @@ BEGIN
 END
 $$;
 
+CREATE FUNCTION tenancy._holds_now(permission text) RETURNS boolean
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    -- A role in a token issued here is what the directory said then, and outlasts a demotion by a day; a key, for ever.
+    RETURN tenancy.has_permission(_holds_now.permission)
+       AND (NOT tenancy._issued_here()
+            OR coalesce(_holds_now.permission = ANY (tenancy._role_permissions(tenancy._directory_role())), false));
+END
+$$;
+
 CREATE  FUNCTION "_is_batch_of_another_tenant"(
 	"tenant_id" TEXT, 
 	"batch_id" uuid 
@@ -32,6 +62,48 @@ CREATE  FUNCTION "_is_batch_of_another_tenant"(
 STRICT STABLE PARALLEL RESTRICTED 
 LANGUAGE c 
 AS 'MODULE_PATHNAME', 'is_batch_of_another_tenant_wrapper';
+
+CREATE  FUNCTION "_is_revoked"(
+	"issuer" TEXT, 
+	"session_id" TEXT, 
+	"namespace" TEXT, 
+	"user_id" TEXT, 
+	"since" timestamp with time zone 
+) RETURNS bool 
+STABLE PARALLEL RESTRICTED 
+LANGUAGE c 
+AS 'MODULE_PATHNAME', 'is_revoked_wrapper';
+
+CREATE FUNCTION tenancy._issue_pair(
+    family_id uuid, profile text, namespace text, user_id text, org_id text, tenant text, replaces uuid, ends_at timestamptz,
+    OUT access_token text, OUT refresh_token text, OUT expires_at timestamptz
+)
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    minted record;
+    refresh_id uuid := tenancy.uuid_v7();
+    -- 30 days, and not beyond the family's end.
+    lifetime integer := least(2592000, greatest(1, ceil(extract(epoch FROM _issue_pair.ends_at - clock_timestamp()))));
+BEGIN
+    minted := tenancy._mint_token(_issue_pair.profile, _issue_pair.namespace, 'access', 86400, _issue_pair.user_id,
+        _issue_pair.org_id, NULL, '{}', false, tenancy.uuid_v7(), _issue_pair.family_id::text, NULL);
+    _issue_pair.access_token := minted.token;
+    _issue_pair.expires_at := minted.expires_at;
+    minted := tenancy._mint_token(_issue_pair.profile, _issue_pair.namespace, 'refresh', lifetime, _issue_pair.user_id,
+        _issue_pair.org_id, NULL, '{}', false, refresh_id, _issue_pair.family_id::text, NULL);
+    _issue_pair.refresh_token := minted.token;
+    -- The old one first: a family has one living token.
+    UPDATE tenancy.refresh_tokens AS t
+       SET replaced_at = clock_timestamp(), replaced_by = refresh_id
+     WHERE t.id = _issue_pair.replaces;
+    INSERT INTO tenancy.refresh_tokens (id, token_hash, family_id, tenant_id, expires_at)
+    VALUES (refresh_id, tenancy._token_hash(minted.token), _issue_pair.family_id, _issue_pair.tenant, minted.expires_at);
+    UPDATE tenancy.token_families AS f
+       SET expires_at = minted.expires_at, updated_at = now()
+     WHERE f.id = _issue_pair.family_id;
+END
+$$;
 
 CREATE  FUNCTION "_issued_here"() RETURNS bool 
 STRICT STABLE PARALLEL SAFE 
@@ -50,12 +122,85 @@ BEGIN
 END;
 $$;
 
+CREATE  FUNCTION "_key_lapses"() RETURNS bool 
+STRICT STABLE PARALLEL RESTRICTED 
+LANGUAGE c 
+AS 'MODULE_PATHNAME', 'key_lapses_wrapper';
+
 CREATE  FUNCTION "_lock_pools"(
 	"pools" uuid[] 
 ) RETURNS void
 STRICT VOLATILE PARALLEL UNSAFE 
 LANGUAGE c 
 AS 'MODULE_PATHNAME', 'lock_pools_wrapper';
+
+CREATE FUNCTION tenancy._mint_token(
+    profile text,
+    namespace text,
+    kind text,
+    lifetime integer,
+    user_id text,
+    org_id text,
+    claims jsonb,
+    extra jsonb,
+    require_org boolean,
+    token_id uuid,
+    session_id text,
+    origin text,
+    OUT token text,
+    OUT expires_at timestamptz,
+    OUT tenant_id text
+)
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    subject record;
+    attribution jsonb;
+    issued_at bigint := floor(extract(epoch FROM clock_timestamp()));
+BEGIN
+    SELECT i.issuer, i.namespace, p.audience, u.id, u.email INTO subject
+      FROM tenancy.signing_profiles AS p
+      JOIN tenancy.issuers AS i ON i.issuer = p.issuer
+      LEFT JOIN tenancy.users AS u ON u.namespace = i.namespace AND u.external_id = _mint_token.user_id
+     WHERE p.name = _mint_token.profile;
+    IF subject.namespace <> _mint_token.namespace THEN
+        -- Somebody else bears that id there.
+        PERFORM tenancy._raise('55000', 'profile_moved', 'The signing profile''s issuer is of another namespace than what it is to renew',
+            'Point the profile back at an issuer of the former namespace, or let the user sign in again.',
+            jsonb_build_object('profile', _mint_token.profile));
+    END IF;
+    PERFORM tenancy._require_token_user(subject.id);
+
+    attribution := tenancy._org_attribution(subject.namespace, _mint_token.user_id, _mint_token.org_id, _mint_token.claims);
+    IF attribution IS NULL AND _mint_token.require_org THEN
+        PERFORM tenancy._raise('PT403', 'no_seat', 'User does not have an active seat in this organization',
+            'Give the user a membership and a seat under an active or trialing subscription, or leave require_org out for a personal token.',
+            jsonb_build_object('user_id', _mint_token.user_id, 'org_id', _mint_token.org_id));
+    END IF;
+    IF attribution IS NULL THEN
+        _mint_token.tenant_id := tenancy._tenant_name(subject.namespace, 'user::' || _mint_token.user_id);
+    ELSE
+        SELECT o.tenant_id INTO _mint_token.tenant_id
+          FROM tenancy.organizations AS o
+         WHERE o.id = (attribution ->> 'organization_id')::uuid;
+    END IF;
+
+    _mint_token.expires_at := to_timestamp(issued_at + _mint_token.lifetime);
+    -- The right side wins: nothing in extra overrides a claim of ours.
+    _mint_token.token := tenancy._sign_token(_mint_token.profile, (
+        tenancy._check_extra(_mint_token.extra)
+        || coalesce(attribution, jsonb_build_object(
+            'pool', NULL, 'clerk_org_id', NULL, 'organization_id', NULL, 'organization_name', NULL,
+            'stripe_customer_id', NULL, 'organization_subscription_id', NULL, 'seat_id', NULL, 'seat_role', NULL,
+            'org_role', NULL))
+        || jsonb_build_object(
+            'iss', subject.issuer, 'aud', subject.audience, 'sub', _mint_token.user_id, 'type', _mint_token.kind,
+            'iat', issued_at, 'exp', issued_at + _mint_token.lifetime, 'jti', _mint_token.token_id,
+            'session_id', _mint_token.session_id, 'email', subject.email)
+        || CASE WHEN _mint_token.origin IS NULL THEN '{}'
+                ELSE jsonb_build_object('extension_token_id', _mint_token.origin) END)::text);
+END
+$$;
 
 CREATE FUNCTION tenancy._payers_of(envelopes jsonb) RETURNS uuid[]
 LANGUAGE plpgsql STABLE
@@ -95,28 +240,35 @@ CREATE FUNCTION tenancy._require_lasting_key() RETURNS void
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-    IF tenancy.expires_at() IS NOT NULL AND (SELECT p.source FROM tenancy._provenance() AS p) = 'api_key'
-       AND NOT tenancy._caller_has('service', 'operator') THEN
+    IF tenancy._key_lapses() AND NOT tenancy._caller_has('service', 'operator') THEN
         PERFORM tenancy._raise('PT403', 'lapsing_key', 'A key that was rotated makes and rotates no keys',
             'Authenticate with the key that took its place.');
     END IF;
 END
 $$;
 
-CREATE FUNCTION tenancy._require_sign_in() RETURNS void
+CREATE FUNCTION tenancy._require_sign_in(VARIADIC exempt text[]) RETURNS void
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
-DECLARE
-    session text := tenancy.session_id();
 BEGIN
-    -- An extension token is a session of its own, which what it has issued goes on with.
-    IF tenancy._issued_here() AND NOT tenancy._caller_has('service')
-       AND EXISTS (SELECT FROM tenancy.extension_tokens AS t
-                    WHERE t.id = CASE WHEN session ~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' THEN session::uuid END)
-    THEN
+    IF EXISTS (SELECT FROM tenancy._extension_origin()) AND NOT tenancy._caller_has(VARIADIC _require_sign_in.exempt) THEN
         PERFORM tenancy._raise('PT403', 'extension_token_identity', 'An extension token gives access and dashboard tokens only',
             'Let the user sign in: what is asked for would outlive the extension token''s revocation.');
     END IF;
+END
+$$;
+
+CREATE FUNCTION tenancy._revoke_ours(kind text, value text, expires_at timestamptz) RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    signing text;
+BEGIN
+    -- Keys and not profiles say who signs: what a profile signed before it moved to another issuer is good still. In
+    -- order, so that two sessions that revoke the same wait for each other and not in a circle.
+    FOR signing IN SELECT DISTINCT k.issuer FROM tenancy.issuer_keys AS k WHERE k.origin = 'signing_profile' ORDER BY k.issuer LOOP
+        PERFORM tenancy._revoke(_revoke_ours.kind, signing, _revoke_ours.value, _revoke_ours.expires_at);
+    END LOOP;
 END
 $$;
 
@@ -139,17 +291,6 @@ AS $$
     )
     SELECT d.child, d.ancestor FROM reached d;
 $$;
-
-CREATE OR REPLACE  FUNCTION "_is_revoked"(
-	"issuer" TEXT, 
-	"session_id" TEXT, 
-	"namespace" TEXT, 
-	"user_id" TEXT, 
-	"since" timestamp with time zone 
-) RETURNS bool 
-STABLE PARALLEL RESTRICTED 
-LANGUAGE c 
-AS 'MODULE_PATHNAME', 'is_revoked_wrapper';
 
 CREATE OR REPLACE FUNCTION tenancy._apply_migrations(through integer DEFAULT NULL) RETURNS integer
 LANGUAGE plpgsql
@@ -1083,11 +1224,13 @@ AS $$
 DECLARE
     -- What authenticate reads beside our own claims: a caller of an issuing function must not be able to say it.
     reserved CONSTANT text[] := ARRAY['nbf', 'azp', 'typ', 'token_use', 'at_hash', 'c_hash', 'sid', 'tenant_id', 'tid',
-        'org_id', 'org', 'o', 'organizations', 'permissions', 'org_permissions', 'correlation_id', 'cnf'];
-    -- What others who verify our tokens take for a right: nobody gives it to themselves.
+        'org_id', 'org', 'o', 'organizations', 'permissions', 'org_permissions', 'correlation_id', 'cnf',
+        'extension_token_id'];
+    -- What others who verify our tokens take for a right: nobody gives it to themselves. Nor whatever stands under a
+    -- name with ':' or '/', as Hasura, Cognito and Auth0 have them, nor an address or number that was not proven.
     rights CONSTANT text[] := ARRAY['role', 'roles', 'scope', 'scp', 'scopes', 'groups', 'entitlements', 'plan_type',
         'app_metadata', 'user_metadata', 'realm_access', 'resource_access', 'wids', 'client_id', 'act', 'may_act',
-        'acr', 'amr', 'auth_time', 'admin', 'is_admin'];
+        'acr', 'amr', 'auth_time', 'admin', 'is_admin', 'email', 'email_verified'];
     found_names text[];
 BEGIN
     IF jsonb_typeof(coalesce(_check_extra.extra, '{}')) <> 'object' THEN
@@ -1104,7 +1247,7 @@ BEGIN
     END IF;
     SELECT array_agg(name ORDER BY name) INTO found_names
       FROM jsonb_object_keys(coalesce(_check_extra.extra, '{}')) AS name
-     WHERE name = ANY (rights);
+     WHERE name = ANY (rights) OR name LIKE 'phone\_number%' OR name ~ '[:/]';
     IF found_names IS NOT NULL AND NOT tenancy._caller_has('service') THEN
         PERFORM tenancy._raise('22023', 'reserved_claim', 'extra names claims that say what the bearer may do',
             'Leave them out, or let a role with service access issue the token.',
@@ -1174,14 +1317,15 @@ BEGIN
     ELSIF (tenancy.org_id(), tenancy.identity_namespace()) IS DISTINCT FROM (_check_key_manager.org_id, _check_key_manager.namespace) THEN
         PERFORM tenancy._raise('PT403', 'another_organization', 'API keys are managed within the identity''s own organization',
             'Authenticate for that organization.');
-    ELSIF NOT tenancy.has_permission('manage_keys') THEN
+    END IF;
+    PERFORM tenancy._require_good_identity();
+    IF NOT tenancy._holds_now('manage_keys') THEN
         PERFORM tenancy._raise('PT403', 'permission_denied', 'Permission denied: requires manage_keys',
             'Ask an admin or owner of the organization.', '{"permission": "manage_keys"}');
     ELSIF _check_key_manager.role IS NOT NULL AND NOT tenancy._may_give_role(_check_key_manager.role) THEN
         PERFORM tenancy._raise('PT403', 'permission_denied', 'Permission denied: the role permits more than the identity does',
             'Ask somebody with that role.', jsonb_build_object('role', _check_key_manager.role));
     END IF;
-    PERFORM tenancy._require_good_identity();
 END
 $$;
 
@@ -1565,23 +1709,17 @@ CREATE OR REPLACE FUNCTION tenancy._end_extension_token(token_id uuid, reason te
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    ended record;
-    issuer text;
+    ended_at timestamptz;
 BEGIN
     UPDATE tenancy.extension_tokens AS t
        SET revoked_at = now(), revoked_reason = _end_extension_token.reason
      WHERE t.id = _end_extension_token.token_id AND t.revoked_at IS NULL
-    RETURNING t.profile, t.expires_at INTO ended;
+    RETURNING t.expires_at INTO ended_at;
     IF NOT FOUND THEN
         RETURN false;
     END IF;
     -- authenticate looks into revocations, by jti; validate_extension_token at the row.
-    SELECT p.issuer INTO issuer FROM tenancy.signing_profiles AS p WHERE p.name = ended.profile;
-    PERFORM tenancy._revoke('token', issuer, _end_extension_token.token_id::text, ended.expires_at);
-    IF _end_extension_token.reason = 'revoked' THEN
-        -- It is a session of its own, and what was issued to its bearer on the strength of it lives a day at most.
-        PERFORM tenancy._revoke('session', issuer, _end_extension_token.token_id::text, now() + interval '1 day');
-    END IF;
+    PERFORM tenancy._revoke_ours('token', _end_extension_token.token_id::text, ended_at);
     RETURN true;
 END
 $$;
@@ -1936,7 +2074,7 @@ VALUES
     ('_find_token_user(text,text)', 'internal'),
     ('_require_token_user(uuid)', 'internal'),
     ('_check_extra(jsonb)', 'internal'),
-    ('_mint_token(text,text,integer,text,text,jsonb,jsonb,boolean,uuid,text)', 'internal'),
+    ('_mint_token(text,text,text,integer,text,text,jsonb,jsonb,boolean,uuid,text,text)', 'internal'),
     ('_issue_token(text,integer,text,text,jsonb,jsonb,boolean,text)', 'internal'),
     ('_audit_token(text,text,text,uuid,text,text,text,text)', 'internal'),
     ('_audit_tenant(text,text,text)', 'internal'),
@@ -1955,13 +2093,18 @@ VALUES
     ('_open_note(bytea,text,uuid)', 'internal'),
     ('_find_extension_token(text,text)', 'internal'),
     ('_end_extension_token(uuid,text)', 'internal'),
-    ('_issue_pair(uuid,text,text,text,text,uuid,timestamptz)', 'internal'),
+    ('_issue_pair(uuid,text,text,text,text,text,uuid,timestamptz)', 'internal'),
     ('_revoke_family(uuid,text)', 'internal'),
+    ('_revoke_ours(text,text,timestamptz)', 'internal'),
     ('_is_revoked(text,text,text,text,timestamptz)', 'internal'),
     ('_require_good_identity()', 'internal'),
     ('_issued_here()', 'internal'),
-    ('_require_sign_in()', 'internal'),
+    ('_extension_origin()', 'internal'),
+    ('_require_sign_in(text[])', 'internal'),
+    ('_key_lapses()', 'internal'),
     ('_require_lasting_key()', 'internal'),
+    ('_directory_role()', 'internal'),
+    ('_holds_now(text)', 'internal'),
     ('_role_permissions(text)', 'internal'),
     ('_may_give_role(text)', 'internal'),
     ('_check_key_manager(text,text,text)', 'internal'),
@@ -2660,17 +2803,27 @@ DECLARE
     token_id uuid := tenancy.uuid_v7();
     counted jsonb;
     minted text;
+    -- The session goes on where it is the user's own, and with it what it came from: revoking it ends both.
+    session text := token_id;
+    origin text;
+    is_live boolean;
 BEGIN
     PERFORM tenancy._require_installed();
     subject := tenancy._find_token_user(_issue_token.profile, _issue_token.user_id);
     counted := tenancy._check_token_caller(_issue_token.user_id, subject.namespace, _issue_token.claims);
+    IF (tenancy.user_id(), tenancy.identity_namespace()) = (_issue_token.user_id, subject.namespace) THEN
+        session := coalesce(tenancy.session_id(), session);
+        SELECT e.token_id, e.is_live INTO origin, is_live FROM tenancy._extension_origin() AS e;
+        IF NOT is_live THEN
+            PERFORM tenancy._raise('PT403', 'extension_token_ended', 'The extension token that this identity came from has ended',
+                'Authenticate with the extension token that took its place, or let the user sign in.');
+        END IF;
+    END IF;
     SELECT m.token INTO minted
       FROM tenancy._mint_token(
-        _issue_token.profile, _issue_token.kind, _issue_token.lifetime, _issue_token.user_id, _issue_token.org_id,
-        counted, _issue_token.extra, coalesce(_issue_token.require_org, false), token_id,
-        -- The provider's session goes on where it is the user's own: revoke_session(our issuer, session) ends both.
-        coalesce(CASE WHEN (tenancy.user_id(), tenancy.identity_namespace()) = (_issue_token.user_id, subject.namespace)
-                      THEN tenancy.session_id() END, token_id::text)) AS m;
+        _issue_token.profile, subject.namespace, _issue_token.kind, _issue_token.lifetime, _issue_token.user_id,
+        _issue_token.org_id, counted, _issue_token.extra, coalesce(_issue_token.require_org, false), token_id, session,
+        origin) AS m;
     RETURN minted;
 END
 $$;
@@ -2838,6 +2991,20 @@ BEGIN
     -- Only one session at a time installs, migrates or uninstalls; the others wait. Before install() there is no table
     -- whose lock could serve, so this is an advisory lock of the transaction.
     PERFORM pg_advisory_xact_lock(hashtext('pg_tenancy'), hashtext('schema'));
+END
+$$;
+
+CREATE OR REPLACE FUNCTION tenancy._may_give_role(role text) RETURNS boolean
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    -- Nobody gives away, by making or rotating a key, what they do not hold. Only an owner holds everything.
+    RETURN CASE _may_give_role.role
+        WHEN 'owner' THEN tenancy.org_role() IN ('owner', 'org:owner')
+                      AND (NOT tenancy._issued_here() OR tenancy._directory_role() IN ('owner', 'org:owner'))
+        ELSE NOT EXISTS (SELECT FROM unnest(tenancy._role_permissions(_may_give_role.role)) AS permission
+                          WHERE NOT tenancy._holds_now(permission))
+    END IS TRUE;
 END
 $$;
 
@@ -3511,6 +3678,28 @@ BEGIN
             'SELECT rule, title FROM tenancy.audit_rules();', jsonb_build_object('parameter', 'rule'));
     END IF;
 END;
+$$;
+
+CREATE OR REPLACE FUNCTION tenancy._revoke_family(family_id uuid, reason text) RETURNS boolean
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    revoked record;
+BEGIN
+    UPDATE tenancy.token_families AS f
+       SET revoked_at = now(), revoked_reason = _revoke_family.reason, updated_at = now()
+     WHERE f.id = _revoke_family.family_id AND f.revoked_at IS NULL
+    RETURNING f.tenant_id, f.namespace, f.user_id, f.org_id INTO revoked;
+    IF NOT FOUND THEN
+        RETURN false;
+    END IF;
+    -- The access tokens it gave, too, and what those gave in turn: they live a day at most.
+    PERFORM tenancy._revoke_ours('session', _revoke_family.family_id::text, now() + interval '1 day');
+    PERFORM tenancy._audit_token(revoked.tenant_id, 'revoked', 'refresh_token', _revoke_family.family_id,
+        revoked.namespace, (SELECT u.external_id FROM tenancy.users AS u WHERE u.id = revoked.user_id), revoked.org_id,
+        _revoke_family.reason);
+    RETURN true;
+END
 $$;
 
 CREATE OR REPLACE FUNCTION tenancy._revoke_statements(root regclass, operator_role name)
@@ -4260,6 +4449,79 @@ BEGIN
 END;
 $$;
 
+CREATE OR REPLACE FUNCTION tenancy.complete_authorization(
+    code text,
+    code_verifier text,
+    state text,
+    redirect_uri text,
+    OUT access_token text,
+    OUT refresh_token text,
+    OUT expires_at timestamptz,
+    OUT status text
+)
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    known record;
+    reason text;
+    family uuid := tenancy.uuid_v7();
+    pair record;
+BEGIN
+    PERFORM tenancy._require_installed();
+    PERFORM tenancy._require_value(complete_authorization.code, 'code');
+    PERFORM tenancy._require_value(complete_authorization.code_verifier, 'code_verifier');
+    PERFORM tenancy._require_value(complete_authorization.state, 'state');
+    PERFORM tenancy._require_value(complete_authorization.redirect_uri, 'redirect_uri');
+    -- One answer for everything that is wrong with it; the audit log tells them apart. Nothing is raised: that would
+    -- undo what a misuse must leave behind.
+    complete_authorization.status := 'invalid_grant';
+
+    SELECT c.*, u.external_id, p.issuer, p.refresh_max_age INTO known
+      FROM tenancy.oauth_codes AS c
+      JOIN tenancy.users AS u ON u.id = c.user_id
+      JOIN tenancy.signing_profiles AS p ON p.name = c.profile
+     WHERE c.code_hash = tenancy._token_hash(complete_authorization.code)
+       FOR UPDATE OF c;
+    IF NOT FOUND THEN
+        PERFORM tenancy._audit_token(NULL, 'refused', 'authorization_code', NULL, NULL, NULL, NULL, 'unknown_code');
+        RETURN;
+    END IF;
+    reason := CASE
+        WHEN known.used_at IS NOT NULL THEN 'code_reused'
+        WHEN known.expires_at <= clock_timestamp() THEN 'expired_code'
+        WHEN NOT tenancy._verifier_matches(known.code_challenge, complete_authorization.code_verifier) THEN 'wrong_verifier'
+        WHEN known.state_hash <> tenancy._token_hash(complete_authorization.state) THEN 'wrong_state'
+        WHEN known.redirect_uri <> complete_authorization.redirect_uri COLLATE "C" THEN 'foreign_redirect'
+        WHEN tenancy._is_revoked(NULL, NULL, known.namespace, known.external_id, known.created_at) THEN 'user_revoked'
+    END;
+    IF reason = 'code_reused' THEN
+        -- RFC 6749 §4.1.2: whoever came first may have been the thief.
+        PERFORM FROM tenancy.token_families AS f WHERE f.id = known.family_id FOR UPDATE;
+        PERFORM tenancy._revoke_family(known.family_id, 'code_reused');
+    ELSE
+        -- Presented is used: a wrong guess has no second try.
+        UPDATE tenancy.oauth_codes AS c SET used_at = now() WHERE c.id = known.id;
+    END IF;
+    IF reason IS NOT NULL THEN
+        PERFORM tenancy._audit_token(known.tenant_id, 'refused', 'authorization_code', known.id, known.namespace,
+            known.external_id, known.org_id, reason);
+        RETURN;
+    END IF;
+
+    INSERT INTO tenancy.token_families (id, tenant_id, namespace, user_id, org_id, profile, issuer, expires_at)
+    VALUES (family, known.tenant_id, known.namespace, known.user_id, known.org_id, known.profile, known.issuer, now());
+    UPDATE tenancy.oauth_codes AS c SET family_id = family WHERE c.id = known.id;
+    pair := tenancy._issue_pair(family, known.profile, known.namespace, known.external_id, known.org_id, known.tenant_id, NULL,
+        now() + known.refresh_max_age);
+    complete_authorization.access_token := pair.access_token;
+    complete_authorization.refresh_token := pair.refresh_token;
+    complete_authorization.expires_at := pair.expires_at;
+    complete_authorization.status := 'issued';
+    PERFORM tenancy._audit_token(known.tenant_id, 'generated', 'refresh_token', family, known.namespace,
+        known.external_id, known.org_id, NULL);
+END
+$$;
+
 CREATE OR REPLACE FUNCTION tenancy.consume_event(envelope jsonb) RETURNS TABLE (status text, event_id uuid, result jsonb)
 LANGUAGE plpgsql
 SECURITY DEFINER
@@ -4343,6 +4605,7 @@ BEGIN
     PERFORM tenancy._require_id(create_api_key.org_id, 'org_id');
     PERFORM tenancy._check_key_manager(create_api_key.org_id, ns, create_api_key.role);
     PERFORM tenancy._require_lasting_key();
+    PERFORM tenancy._require_sign_in('service', 'operator');
     IF create_api_key.user_id <> tenancy.user_id() AND NOT tenancy._caller_has('service', 'operator') THEN
         PERFORM tenancy._raise('PT403', 'another_user', 'A key acts as itself or as the authenticated user',
             'Leave user_id out, or let a role with service access make the key.');
@@ -4575,7 +4838,7 @@ BEGIN
     PERFORM tenancy._require_text(issue_extension_token.address, 'address', 255);
     subject := tenancy._find_token_user(issue_extension_token.profile, issue_extension_token.user_id);
     counted := tenancy._check_token_caller(issue_extension_token.user_id, subject.namespace, issue_extension_token.claims);
-    PERFORM tenancy._require_sign_in();
+    PERFORM tenancy._require_sign_in('service');
     PERFORM tenancy._require_token_user(subject.id);
     UPDATE tenancy.users AS u SET updated_at = u.updated_at WHERE u.id = subject.id;
 
@@ -4590,10 +4853,10 @@ BEGIN
 
     issue_extension_token.token_id := tenancy.uuid_v7();
     minted := tenancy._mint_token(
-        issue_extension_token.profile, 'extension_long_lived', 10368000, issue_extension_token.user_id,
-        issue_extension_token.org_id, counted, issue_extension_token.extra,
+        issue_extension_token.profile, subject.namespace, 'extension_long_lived', 10368000,
+        issue_extension_token.user_id, issue_extension_token.org_id, counted, issue_extension_token.extra,
         coalesce(issue_extension_token.require_org, false), issue_extension_token.token_id,
-        issue_extension_token.token_id::text);
+        issue_extension_token.token_id::text, NULL);
     PERFORM tenancy._take_token_limit_again(subject.namespace, issue_extension_token.user_id, 'generated');
     issue_extension_token.token := minted.token;
     issue_extension_token.expires_at := minted.expires_at;
@@ -4743,6 +5006,78 @@ BEGIN
 END
 $$;
 
+CREATE OR REPLACE FUNCTION tenancy.refresh_access_token(
+    refresh_token text,
+    OUT status text,
+    OUT access_token text,
+    OUT new_refresh_token text,
+    OUT expires_at timestamptz
+)
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    presented record;
+    family record;
+    minted record;
+    reason text;
+BEGIN
+    PERFORM tenancy._require_installed();
+    SELECT t.id, t.family_id INTO presented
+      FROM tenancy.refresh_tokens AS t
+     WHERE t.token_hash = tenancy._token_hash(coalesce(refresh_access_token.refresh_token, ''));
+    IF NOT FOUND THEN
+        refresh_access_token.status := 'invalid';
+        PERFORM tenancy._audit_token(NULL, 'refused', 'refresh_token', NULL, NULL, NULL, NULL, 'unknown_token');
+        RETURN;
+    END IF;
+    -- The family's row is the lock: of many sessions with one token, one exchanges it and the others see that it did.
+    SELECT f.*, u.external_id, f.created_at + p.refresh_max_age AS ends_at INTO family
+      FROM tenancy.token_families AS f
+      JOIN tenancy.users AS u ON u.id = f.user_id
+      JOIN tenancy.signing_profiles AS p ON p.name = f.profile
+     WHERE f.id = presented.family_id
+       FOR UPDATE OF f;
+    SELECT t.id, t.expires_at, t.created_at, t.replaced_at, child.id AS child_id, child.replaced_at AS child_replaced_at
+      INTO presented
+      FROM tenancy.refresh_tokens AS t
+      LEFT JOIN tenancy.refresh_tokens AS child ON child.id = t.replaced_by
+     WHERE t.id = presented.id;
+
+    IF family.revoked_at IS NOT NULL
+       OR tenancy._is_revoked(family.issuer, family.id::text, family.namespace, family.external_id, presented.created_at) THEN
+        refresh_access_token.status := 'revoked';
+        reason := 'revoked';
+    ELSIF presented.replaced_at IS NOT NULL THEN
+        -- Ten seconds for the parent of the living token: two tabs of one client, or an answer that was lost. It gets
+        -- an access token and no refresh token: there is one living token, and another session has it.
+        IF presented.replaced_at > clock_timestamp() - interval '10 seconds'
+           AND presented.child_id IS NOT NULL AND presented.child_replaced_at IS NULL THEN
+            refresh_access_token.status := 'grace';
+            minted := tenancy._mint_token(family.profile, family.namespace, 'access', 86400, family.external_id, family.org_id,
+                NULL, '{}', false, tenancy.uuid_v7(), family.id::text, NULL);
+            refresh_access_token.access_token := minted.token;
+            refresh_access_token.expires_at := minted.expires_at;
+        ELSE
+            refresh_access_token.status := 'reused';
+            reason := 'reused';
+            PERFORM tenancy._revoke_family(family.id, 'reused');
+        END IF;
+    ELSIF presented.expires_at <= clock_timestamp() OR family.ends_at <= clock_timestamp() THEN
+        refresh_access_token.status := 'expired';
+        reason := CASE WHEN family.ends_at <= clock_timestamp() THEN 'family_expired' ELSE 'expired' END;
+    ELSE
+        refresh_access_token.status := 'refreshed';
+        SELECT p.access_token, p.refresh_token, p.expires_at
+          INTO refresh_access_token.access_token, refresh_access_token.new_refresh_token, refresh_access_token.expires_at
+          FROM tenancy._issue_pair(family.id, family.profile, family.namespace, family.external_id, family.org_id,
+                                   family.tenant_id, presented.id, family.ends_at) AS p;
+    END IF;
+    PERFORM tenancy._audit_token(family.tenant_id, CASE WHEN reason IS NULL THEN 'refreshed' ELSE 'refused' END,
+        'refresh_token', presented.id, family.namespace, family.external_id, family.org_id,
+        coalesce(reason, nullif(refresh_access_token.status, 'refreshed')));
+END
+$$;
+
 CREATE OR REPLACE FUNCTION tenancy.refresh_extension_token(
     token text,
     OUT new_token text,
@@ -4760,10 +5095,9 @@ BEGIN
     old_id := tenancy._find_extension_token(refresh_extension_token.token, 'NO_ACTIVE_TOKEN');
     SELECT t.user_id INTO old FROM tenancy.extension_tokens AS t WHERE t.id = old_id;
     UPDATE tenancy.users AS u SET updated_at = u.updated_at WHERE u.id = old.user_id;
-    SELECT t.*, u.external_id, p.issuer INTO old
+    SELECT t.*, u.external_id INTO old
       FROM tenancy.extension_tokens AS t
       JOIN tenancy.users AS u ON u.id = t.user_id
-      JOIN tenancy.signing_profiles AS p ON p.name = t.profile
      WHERE t.id = old_id
        FOR UPDATE OF t;
     -- Judged again under the lock: another session may have refreshed or revoked it meanwhile.
@@ -4778,8 +5112,8 @@ BEGIN
     PERFORM tenancy._take_token_limit(old.user_id, 'refreshed');
 
     refresh_extension_token.token_id := tenancy.uuid_v7();
-    minted := tenancy._mint_token(old.profile, 'extension_long_lived', 10368000, old.external_id, old.org_id, NULL, '{}',
-        false, refresh_extension_token.token_id, refresh_extension_token.token_id::text);
+    minted := tenancy._mint_token(old.profile, old.namespace, 'extension_long_lived', 10368000, old.external_id, old.org_id,
+        NULL, '{}', false, refresh_extension_token.token_id, refresh_extension_token.token_id::text, NULL);
     PERFORM tenancy._take_token_limit_again(old.namespace, old.external_id, 'refreshed');
     refresh_extension_token.new_token := minted.token;
     refresh_extension_token.expires_at := minted.expires_at;
@@ -4902,6 +5236,7 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     known record;
+    was_live boolean;
 BEGIN
     PERFORM tenancy._require_installed();
     PERFORM tenancy._require_value(revoke_extension_token.token_id, 'token_id');
@@ -4912,9 +5247,8 @@ BEGIN
     IF NOT FOUND THEN
         -- Whoever has seen such a token may be sure that it is good nowhere, nor what was issued on the strength of it.
         IF tenancy._caller_has('service') THEN
-            PERFORM tenancy._revoke('token', p.issuer, revoke_extension_token.token_id::text, now() + interval '120 days'),
-                    tenancy._revoke('session', p.issuer, revoke_extension_token.token_id::text, now() + interval '1 day')
-               FROM (SELECT DISTINCT own.issuer FROM tenancy.signing_profiles AS own) AS p;
+            PERFORM tenancy._revoke_ours('token', revoke_extension_token.token_id::text, now() + interval '120 days');
+            PERFORM tenancy._revoke_ours('session', revoke_extension_token.token_id::text, now() + interval '1 day');
         END IF;
         RETURN false;
     END IF;
@@ -4927,12 +5261,15 @@ BEGIN
         RETURN false;
     END IF;
     PERFORM tenancy._check_token_caller(known.external_id, known.namespace, NULL);
-    IF NOT tenancy._end_extension_token(revoke_extension_token.token_id, 'revoked') THEN
-        RETURN false;
+    was_live := tenancy._end_extension_token(revoke_extension_token.token_id, 'revoked');
+    -- It is a session of its own, and what was issued to its bearer on the strength of it lasts a day at most: also
+    -- where it was refreshed before, which ends it and leaves them their day.
+    PERFORM tenancy._revoke_ours('session', revoke_extension_token.token_id::text, now() + interval '1 day');
+    IF was_live THEN
+        PERFORM tenancy._audit_token(known.tenant_id, 'revoked', 'extension_token', revoke_extension_token.token_id,
+            known.namespace, known.external_id, known.org_id, 'revoked');
     END IF;
-    PERFORM tenancy._audit_token(known.tenant_id, 'revoked', 'extension_token', revoke_extension_token.token_id,
-        known.namespace, known.external_id, known.org_id, 'revoked');
-    RETURN true;
+    RETURN was_live;
 END
 $$;
 
@@ -4957,6 +5294,7 @@ BEGIN
     END IF;
     old := tenancy._find_api_key(rotate_api_key.key_id);
     PERFORM tenancy._require_lasting_key();
+    PERFORM tenancy._require_sign_in('service', 'operator');
     IF old.status <> 'active' THEN
         PERFORM tenancy._raise('PT422', 'not_active', 'Only an active key can be rotated',
             'Make a new one: SELECT * FROM tenancy.create_api_key(…);', jsonb_build_object('status', old.status));
@@ -5030,7 +5368,7 @@ BEGIN
     END IF;
     subject := tenancy._find_token_user(start_authorization.profile, start_authorization.user_id);
     PERFORM tenancy._check_token_caller(start_authorization.user_id, subject.namespace, NULL);
-    PERFORM tenancy._require_sign_in();
+    PERFORM tenancy._require_sign_in('service');
     PERFORM tenancy._require_token_user(subject.id);
     tenant := tenancy._audit_tenant(subject.namespace, start_authorization.user_id, start_authorization.org_id);
 
@@ -5146,10 +5484,10 @@ COMMENT ON FUNCTION tenancy._audit_protection(oid[]) IS
 COMMENT ON FUNCTION tenancy._audited_roles() IS 'Internal: the roles that use protected tables, and which of them have application access, login roles that have it through others included.';
 
 COMMENT ON FUNCTION tenancy._check_extra(jsonb) IS
-'Returns extra, claims of the caller''s own, if it is an object without claims that authenticate gives a meaning to, and from a caller without service access without those that others take for a right (role, scope, groups, plan_type, app_metadata and the like); those that the signing issuer''s claim_paths name, _sign_token refuses. Claims of the schema may stand in it; they are overridden. Errors: 22023 invalid_argument, reserved_claim.';
+'Returns extra, claims of the caller''s own, if it is an object without claims that authenticate gives a meaning to, and from a caller without service access without those that others take for a right or for proven (role, scope, groups, plan_type, app_metadata, email_verified, phone_number and the like, and every name with '':'' or ''/''); those that the signing issuer''s claim_paths name, _sign_token refuses. Claims of the schema may stand in it; they are overridden. Errors: 22023 invalid_argument, reserved_claim.';
 
 COMMENT ON FUNCTION tenancy._check_key_manager(text, text, text) IS
-'May the caller manage API keys of this organization, up to this role? Service and operator access: of any; application: the identity''s own organization, with permission manage_keys, up to what the identity holds itself, while its token or key is good. Errors: PT401, PT403 as authenticate, another_organization, permission_denied.';
+'May the caller manage API keys of this organization, up to this role? Service and operator access: of any; application: the identity''s own organization, with permission manage_keys, up to what the identity holds itself (by a token issued here: no more than its role in the directory has now), while its token or key is good. Errors: PT401, PT403 as authenticate, another_organization, permission_denied.';
 
 COMMENT ON FUNCTION tenancy._check_operator_role(regclass, name) IS
     'Internal: refuses (22023) an operator role that does not exist, that the tenant floor would bind anyway, or that is an application''s.';
@@ -5163,14 +5501,20 @@ COMMENT ON FUNCTION tenancy._claim_batch_id(text, uuid, boolean) IS
 COMMENT ON FUNCTION tenancy._delete_batch(text, uuid, integer) IS
     'Internal: deletes up to batch_size rows of a tenant, children of foreign keys first, those of tables whose keys point at each other all at once, and returns the receipt so far.';
 
-COMMENT ON FUNCTION tenancy._end_extension_token(uuid, text) IS
-'Revokes a token for validate_extension_token and for authenticate, and for the reason revoked also the access and dashboard tokens issued to its bearer; false where it was revoked before.';
+COMMENT ON FUNCTION tenancy._directory_role() IS
+'The role that the directory gives the identity''s user in its organization, by what is committed at this moment; NULL without one. Errors: PT403 as authenticate.';
+
+COMMENT ON FUNCTION tenancy._extension_origin() IS
+'The extension token that the identity came from, itself or by what it has issued, and whether it is live by what is committed now; no row for any other identity. A token of 0.1.0 does not say where it came from: there its session does, while the extension token has a row.';
 
 COMMENT ON FUNCTION tenancy._health_access() IS
 'Checks "row_security" (every table enabled, forced, with a policy), "access_roles" (the roles of access_grants exist, hold what they are to have and are bound by policies) and "owner" (only where it is bound itself).';
 
 COMMENT ON FUNCTION tenancy._holds_access(oid, text) IS
 'Whether this role, and not another that had its name, was given this access or one that includes it: what grant_access gave stands in the privileges by the role''s own id, through renaming and restoring. One function that the access opens tells.';
+
+COMMENT ON FUNCTION tenancy._holds_now(text) IS
+'Whether the identity holds a permission of a role: as has_permission says, and where its token was issued here also by its role in the directory, as committed now.';
 
 COMMENT ON FUNCTION tenancy._identity_expired() IS
 'Whether the transaction had an identity that ended, because its token expired or because it was cleared: it may not act as if it had none.';
@@ -5187,11 +5531,20 @@ COMMENT ON FUNCTION tenancy._isolation_roles(regclass, name) IS
 COMMENT ON FUNCTION tenancy._isolation_tree(regclass) IS
     'Internal: a table with all its partitions or inheritance children, parents first, temporary ones left out.';
 
+COMMENT ON FUNCTION tenancy._issue_pair(uuid, text, text, text, text, text, uuid, timestamptz) IS
+'Mints an access and a refresh token of a family and stores the latter''s hash, in the place of the token it replaces (NULL: the first). ends_at: the family''s end, which no refresh token outlives. The caller holds the family''s row lock.';
+
+COMMENT ON FUNCTION tenancy._issue_token(text, integer, text, text, jsonb, jsonb, boolean, text) IS
+'What issue_access_token and issue_dashboard_token share. What an extension token has issued is renewed while that token is live, so it lasts a day beyond it at most. Errors: as they.';
+
 COMMENT ON FUNCTION tenancy._issued_here() IS
 'Whether the identity came from a token that a signing profile''s key signed; false without a live identity.';
 
 COMMENT ON FUNCTION tenancy._keep_organizations_out(text) IS
     'Internal: gives the names of a tenant''s organizations suspended entries of their own, before the organizations are deleted.';
+
+COMMENT ON FUNCTION tenancy._key_lapses() IS
+'Whether the identity came from an API key that has an end, having been rotated, by what is committed at this moment.';
 
 COMMENT ON FUNCTION tenancy._library_version() IS 'The version of the library (the shared object) this backend has loaded. Error: 0A000 encoding_not_utf8, as of every function of the library.';
 
@@ -5200,6 +5553,12 @@ COMMENT ON FUNCTION tenancy._lock_pools(uuid[]) IS
 
 COMMENT ON FUNCTION tenancy._lock_schema() IS
 'Makes install, migrate and uninstall wait for each other until the end of the transaction. Error: 42501 schema_owned_by_another, where the schema or something in it belongs to neither the extension''s owner nor a superuser.';
+
+COMMENT ON FUNCTION tenancy._may_give_role(text) IS
+'Whether the identity holds everything that a role permits, as _holds_now says.';
+
+COMMENT ON FUNCTION tenancy._mint_token(text, text, text, integer, text, text, jsonb, jsonb, boolean, uuid, text, text) IS
+'Signs a token of a kind (the claim type), good for lifetime seconds, with the one claim schema: iss, aud, sub, type, iat, exp, jti, session_id, email and the nine organization claims, always present, NULL where there is nothing. namespace: the user''s, which must be that of the profile''s issuer. Attribution comes from the directory. origin: the extension token it is issued on the strength of, as claim extension_token_id; NULL: none. tenant_id: the tenant its bearer will be in. Errors: PT403 no_seat, PT404 USER_NOT_FOUND, 22023, 55000 profile_moved and those of _sign_token.';
 
 COMMENT ON FUNCTION tenancy._obligations_credits(text) IS
 'How many pools of a tenant still hold credits, how many are available in them and how many are held, without what has expired; NULL: none.';
@@ -5217,13 +5576,16 @@ COMMENT ON FUNCTION tenancy._require_batch_organization(text) IS
 'An identity works on batches of its own organization, or of none where it has none. Error: PT403 batch_of_another_organization.';
 
 COMMENT ON FUNCTION tenancy._require_good_identity() IS
-'Judges the identity''s token or API key again, by what is committed at this moment: revocations, membership, the tenant''s status. Whatever gives its bearer something that lasts calls it. Errors: those of authenticate and authenticate_api_key.';
+'Judges the identity''s token or API key again, by what is committed at this moment: its key and audience, revocations, membership, the tenant''s status. Whatever gives its bearer something that lasts calls it. Errors: those of authenticate and authenticate_api_key.';
 
 COMMENT ON FUNCTION tenancy._require_lasting_key() IS
-'Refuses an identity by an API key in its grace, which would outlive itself in the keys it makes; service and operator access is not refused. Error: PT403 lapsing_key.';
+'Refuses an identity by an API key in its grace, by what is committed now: it would outlive itself in the keys it makes; service and operator access is not refused. Error: PT403 lapsing_key.';
 
-COMMENT ON FUNCTION tenancy._require_sign_in() IS
-'Refuses an identity that came from an extension token, or from what one has issued; service access is not refused. Error: PT403 extension_token_identity.';
+COMMENT ON FUNCTION tenancy._require_sign_in(text[]) IS
+'Refuses an identity that came from an extension token, or from what one has issued, unless the caller has one of these accesses. Error: PT403 extension_token_identity.';
+
+COMMENT ON FUNCTION tenancy._revoke_ours(text, text, timestamptz) IS
+'Revokes a token or a session under every issuer that signing profiles sign for: a session goes on in the tokens that its bearer is issued, whatever the profile.';
 
 COMMENT ON FUNCTION tenancy._sign_token(text, text) IS
 'Signs claims, a JSON object, with the key of a signing profile, if that key and its algorithm are good for the issuer, and if nothing but the claims of our schema stands where the issuer''s claim_paths look. Errors: 55000 no_signing_profile, signing_key_retired, algorithm_not_allowed, master_key_missing; 22023 reserved_claim, invalid_extra, token_too_large.';
@@ -5249,11 +5611,14 @@ COMMENT ON FUNCTION tenancy.adjust_credits(numeric, text, text, text, text) IS
 COMMENT ON FUNCTION tenancy.assign_essay(uuid, text, text) IS
 'Fills a slot of a batch with a text. Returns false where it holds that text already. Errors: PT404 batch_not_found, essay_not_found; PT403 batch_of_another_organization; PT409 slot_taken; PT401; 22023; 55000.';
 
+COMMENT ON FUNCTION tenancy.complete_authorization(text, text, text, text) IS
+'Exchanges an authorization code for an access token (24 hours) and a refresh token (30 days). status: issued, or invalid_grant (RFC 6749 §5.2) with NULL tokens for a code that is unknown, used, expired, or presented with another verifier, state or redirect_uri; which it was stands in token_audit_logs. Presenting a code uses it up; presenting a used one revokes what the first use gave. Raises nothing for these, so commit in either case. A provider''s session that is revoked between start and completion does not stop it: a code is bound to the user and to no session, so call revoke_user, which does. expires_at: the access token''s. Errors: 22023 for NULL, 55000 (profile_moved: the code''s signing profile is in another namespace by now).';
+
 COMMENT ON FUNCTION tenancy.consume_event(jsonb) IS
 'Takes an event envelope of contract H, or an array of them, and answers one row for each, in order: status processed, duplicate (taken before; result is the first answer) or rejected (result.reason). Each event id counts once within its tenant. metadata.namespace is the namespace of its user and organization, where they are not in the empty one. ResourceConsumptionV1 is charged by consume_credits, org first, and credit.balance.changed and usage.recorded are published; BatchEssaysRegistered registers the batch, unless its id is that of another tenant''s (reason batch_id_taken). A business denial is processed, with result.success false. A bad envelope is rejected and does not raise; nor does one that is not younger than what trim_inbox() removed (reason outside_dedup_window). Each batch keeps a lock until the transaction ends. Errors: PT403 identity_in_force, 22023 (more than 10000), 53200 (more batches in one transaction than max_locks_per_transaction leaves room for), 55000.';
 
 COMMENT ON FUNCTION tenancy.create_api_key(text, text, text, text) IS
-'Makes an API key of an organization: pgt_, 32 random bytes as base64url, a checksum. Only its SHA-256 is kept; show it once. user_id: whom it acts as; NULL: as itself, by key_id. A key made for a member of the organization ends with the membership. role: viewer (read_config), operator (and manage_modules), admin (and write_config, manage_keys, read_audit) or owner (everything). A role with application access needs an identity of that organization with permission manage_keys and gives no more than it holds; its token or key is judged again, as at authenticate, and a user it names must be a member in the directory. Errors: PT401, PT403 permission_denied, another_organization, another_user, lapsing_key, not_a_member, PT404 organization_not_found, 22023, 55000.';
+'Makes an API key of an organization: pgt_, 32 random bytes as base64url, a checksum. Only its SHA-256 is kept; show it once. user_id: whom it acts as; NULL: as itself, by key_id. A key made for a member of the organization ends with the membership. role: viewer (read_config), operator (and manage_modules), admin (and write_config, manage_keys, read_audit) or owner (everything). A role with application access needs an identity of that organization with permission manage_keys and gives no more than it holds (by a token issued here: than its role in the directory has now), and not by an extension token or what one has issued; its token or key is judged again, as at authenticate, and a user it names must be a member in the directory. Errors: PT401, PT403 permission_denied, another_organization, another_user, lapsing_key, extension_token_identity, not_a_member, PT404 organization_not_found, 22023, 55000.';
 
 COMMENT ON FUNCTION tenancy.grant_access(regrole, text) IS
 'Gives a role one access and returns how many functions it may call now. access: application (authenticate, accessors, spend, own rows), service (application''s, and acts for users), operator (application''s, and administers), metrics (figures only). A role may have several. Recorded in tenancy.access_grants by the role''s name and granted again by migrate(); after ALTER ROLE … RENAME grant it again. What is recorded for another role that had the name before is forgotten. Other privileges the role has in schema tenancy are taken. For the extension''s owner and superusers. Errors: 22023 invalid_argument, role_not_found, owner_role, superuser_role, bypassrls_role; 55000; 42501.';
@@ -5265,7 +5630,7 @@ COMMENT ON FUNCTION tenancy.install() IS
 'Makes the tables, views, policies and grants of pg_tenancy as ordinary objects of the extension''s owner, and returns the version. A second call changes nothing; where tables of an older version exist it brings them up to date. For the extension''s owner and superusers. Errors: 42501 (schema_owned_by_another: the schema, or something in it, belongs to neither the extension''s owner nor a superuser), 0A000 encoding_not_utf8, 55000 extension_behind, library_behind, schema_ahead, migration_changed.';
 
 COMMENT ON FUNCTION tenancy.issue_access_token(text, text, jsonb, jsonb, boolean, text) IS
-'Issues an access token, good for 24 hours (claim type: access). org_id: the organization the user asks for; without a membership and an active seat there the token is personal (organization claims NULL), or with require_org refused. claims: verified claims that show memberships, from a role with service access only; for anyone else the claims of the authenticated token count, if a provider issued it (by one of our own the directory decides), and user_id must be the identity''s, which an API key does not give; its token is judged again, as at authenticate. extra: more claims; it never overrides ours, and without service access it names no right (role, scope, groups, plan_type, …). profile: the signing profile; any caller may name any. Errors: PT401, PT403 as authenticate, no_seat, another_user, api_key_identity, PT404 USER_NOT_FOUND, 22023 reserved_claim, invalid_extra, token_too_large, 42501 claims_not_allowed, 55000 no_signing_profile, signing_key_retired, algorithm_not_allowed.';
+'Issues an access token, good for 24 hours (claim type: access). org_id: the organization the user asks for; without a membership and an active seat there the token is personal (organization claims NULL), or with require_org refused. claims: verified claims that show memberships, from a role with service access only; for anyone else the claims of the authenticated token count, if a provider issued it (by one of our own the directory decides), and user_id must be the identity''s, which an API key does not give; its token is judged again, as at authenticate. extra: more claims; it never overrides ours, and without service access it names no right and nothing that is to be proven (role, scope, groups, plan_type, email_verified, phone_number, any name with '':'' or ''/'', …). For the bearer of an extension token, or of what one has issued, only while that extension token is live. profile: the signing profile; any caller may name any. Errors: PT401, PT403 as authenticate, no_seat, another_user, api_key_identity, extension_token_ended, PT404 USER_NOT_FOUND, 22023 reserved_claim, invalid_extra, token_too_large, 42501 claims_not_allowed, 55000 no_signing_profile, signing_key_retired, algorithm_not_allowed.';
 
 COMMENT ON FUNCTION tenancy.issue_extension_token(text, text, jsonb, text, text, text, jsonb, boolean, text) IS
 'Issues a long-lived token for an editor extension: 120 days (claim type: extension_long_lived). Only its SHA-256 is kept; show it once. name: what the user calls it. device and address: kept sealed under the master key. The other parameters as issue_access_token. A role without service access gets none for an identity that came from an extension token. Errors: PT403 extension_token_identity, PT409 TOKEN_LIMIT_EXCEEDED (five active), PT429 RATE_LIMIT_EXCEEDED (five an hour), 40001 (above READ COMMITTED, where another session issued meanwhile), and those of issue_access_token.';
@@ -5284,8 +5649,11 @@ Source: isolation.md, 9, 15, 23, 25, 26, 39, 41.$$;
 COMMENT ON FUNCTION tenancy.publish_event(text, jsonb, text, text, jsonb) IS
 'Publishes an event in the caller''s transaction and returns its id. It is attributed to the identity: a user_id or org_id in data or metadata must equal it; without an identity the service role names them there. Both are written into the envelope''s metadata, with their namespace unless it is empty. data of an event of contract H are checked. Errors: PT401 not_authenticated, no_identity; PT403 identity_mismatch, reserved_event_type (events of consumption, and whatever begins with tenancy. or huleedu.entitlements.); 22023; 55000.';
 
+COMMENT ON FUNCTION tenancy.refresh_access_token(text) IS
+'Exchanges a refresh token for a new access token (24 hours) and a new refresh token (30 days, and never beyond the signing profile''s refresh_max_age after signing in); organization claims are resolved anew. status: refreshed; grace (the token was exchanged within the last ten seconds and its successor is still unused: an access token, no refresh token); reused (it was exchanged before: the whole family and its access tokens are revoked from this commit on); expired; revoked; invalid (unknown or altered). Never raises for these, so commit in every case. expires_at: the access token''s. Error: 55000 (profile_moved: its signing profile is in another namespace by now).';
+
 COMMENT ON FUNCTION tenancy.refresh_extension_token(text) IS
-'Exchanges a long-lived token in its last 30 days for a new one of 120 days and revokes it, in one transaction. Organization claims are resolved anew from the directory. Errors: PT422 TOO_EARLY_TO_REFRESH, PT429 RATE_LIMIT_EXCEEDED (three an hour), 40001, PT404 NO_ACTIVE_TOKEN, USER_NOT_FOUND, PT401 as validate_extension_token, 55000.';
+'Exchanges a long-lived token in its last 30 days for a new one of 120 days and revokes it, in one transaction. Organization claims are resolved anew from the directory. What the old one has issued is good for its day and not renewed. Errors: PT422 TOO_EARLY_TO_REFRESH, PT429 RATE_LIMIT_EXCEEDED (three an hour), 40001, PT404 NO_ACTIVE_TOKEN, USER_NOT_FOUND, PT401 as validate_extension_token, 55000 (profile_moved: its signing profile is in another namespace by now).';
 
 COMMENT ON FUNCTION tenancy.register_batch(jsonb, uuid) IS
 'Registers a batch (request: BatchRegistrationRequestV1) with new essay ids, and publishes BatchEssaysRegistered in the same transaction. User and organization are the identity''s: a request that names others is refused; without an identity the service role names them in the request. known_batch_id: an id of the caller''s making; one that is registered already changes nothing and answers status already_registered. Errors: PT401 not_authenticated, no_identity; PT403 identity_mismatch; PT409 batch_id_taken (from an application, where another tenant''s batch has the id); 22023 invalid_request; 55000.';
@@ -5297,10 +5665,13 @@ COMMENT ON FUNCTION tenancy.revoke_access(regrole, text) IS
 'Takes one access from a role, keeps what its other recorded accesses give and nothing else, and returns whether it had been granted. Accesses are recorded by name: of a role that was renamed since, nothing is recorded, so everything it had is taken. The owner''s rights stay. For the extension''s owner and superusers. Errors: 22023, 55000, 42501.';
 
 COMMENT ON FUNCTION tenancy.revoke_extension_token(uuid) IS
-'Revokes a long-lived token, for validate_extension_token and authenticate alike, and the access and dashboard tokens issued to its bearer; true where it was live. A role without service access can revoke the authenticated user''s own only; any other token is answered false. For a token without a row (its transaction was rolled back) service access records the revocation all the same, and is answered false. Errors: 22023, PT403 api_key_identity (an API key revokes none), 55000.';
+'Revokes a long-lived token, for validate_extension_token and authenticate alike, and the access and dashboard tokens issued to its bearer, whatever their signing profile and also where it was refreshed before; true where it was live. A role without service access can revoke the authenticated user''s own only; any other token is answered false. For a token without a row (its transaction was rolled back) service access records the revocation all the same, and is answered false. Errors: 22023, PT403 api_key_identity (an API key revokes none), 55000.';
+
+COMMENT ON FUNCTION tenancy.revoke_refresh_token(text) IS
+'Signs out (RFC 7009): revokes the family of a refresh token, any of its tokens will do, and the access tokens it gave, with what those were issued under any signing profile; false where there was nothing to revoke. Error: 55000.';
 
 COMMENT ON FUNCTION tenancy.rotate_api_key(uuid, interval) IS
-'Makes a new key with the same rights; the old one authenticates until old_valid_until (grace, 7 days unless told otherwise) and not a moment longer. A role without service or operator access rotates keys without a user and its own user''s only. Errors: PT422 not_active (also where the key''s user was revoked since it was made), PT404 api_key_not_found, PT401, PT403 another_user, lapsing_key, permission_denied, 22023, 55000.';
+'Makes a new key with the same rights; the old one authenticates until old_valid_until (grace, 7 days unless told otherwise) and not a moment longer. A role without service or operator access rotates keys without a user and its own user''s only, and none by an extension token or what one has issued. Errors: PT422 not_active (also where the key''s user was revoked since it was made), PT404 api_key_not_found, PT401, PT403 another_user, lapsing_key, extension_token_identity, permission_denied, 22023, 55000.';
 
 COMMENT ON FUNCTION tenancy.set_rate_limit(text, integer, interval, integer, text) IS
 'Sets how fast something may be done: max_requests in each period, at most burst at once (default: max_requests). tenant_id: for that tenant; without: for every tenant that has none of its own. Within any time t no more than burst + max_requests × t / period are admitted. Of a burst that would take more than 146,000 years to come back, as many are admitted at once as come back in that time. Returns whether it changed. Errors: 22023, 55000.';
@@ -5320,15 +5691,29 @@ Errors: PT422 tenant_not_suspended, obligations_open (credits or holds), both wa
 
 REVOKE ALL ON ROUTINE tenancy._claim_batch_id FROM PUBLIC;
 
+REVOKE ALL ON ROUTINE tenancy._directory_role FROM PUBLIC;
+
+REVOKE ALL ON ROUTINE tenancy._extension_origin FROM PUBLIC;
+
 REVOKE ALL ON ROUTINE tenancy._holds_access FROM PUBLIC;
 
+REVOKE ALL ON ROUTINE tenancy._holds_now FROM PUBLIC;
+
 REVOKE ALL ON ROUTINE tenancy._is_batch_of_another_tenant FROM PUBLIC;
+
+REVOKE ALL ON ROUTINE tenancy._is_revoked FROM PUBLIC;
+
+REVOKE ALL ON ROUTINE tenancy._issue_pair FROM PUBLIC;
 
 REVOKE ALL ON ROUTINE tenancy._issued_here FROM PUBLIC;
 
 REVOKE ALL ON ROUTINE tenancy._keep_organizations_out FROM PUBLIC;
 
+REVOKE ALL ON ROUTINE tenancy._key_lapses FROM PUBLIC;
+
 REVOKE ALL ON ROUTINE tenancy._lock_pools FROM PUBLIC;
+
+REVOKE ALL ON ROUTINE tenancy._mint_token FROM PUBLIC;
 
 REVOKE ALL ON ROUTINE tenancy._payers_of FROM PUBLIC;
 
@@ -5339,6 +5724,8 @@ REVOKE ALL ON ROUTINE tenancy._require_good_identity FROM PUBLIC;
 REVOKE ALL ON ROUTINE tenancy._require_lasting_key FROM PUBLIC;
 
 REVOKE ALL ON ROUTINE tenancy._require_sign_in FROM PUBLIC;
+
+REVOKE ALL ON ROUTINE tenancy._revoke_ours FROM PUBLIC;
 
 REVOKE ALL ON ROUTINE tenancy._tables_above FROM PUBLIC;
 
