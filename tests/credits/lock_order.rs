@@ -83,11 +83,11 @@ fn consumption_keeps_no_row_of_a_pool_that_expires_meanwhile() {
     let mut world = early_and_late();
     shown(
         &mut world.admin,
-        "SELECT tenancy.grant_credits(10, org_id => 'late', expires_at => clock_timestamp() + interval '2 s')",
+        "SELECT tenancy.grant_credits(10, org_id => 'late', expires_at => clock_timestamp() + interval '5 s')",
     );
     let mut holder = world.service();
     shown(&mut holder, &format!("BEGIN; {}", consume("spender", Some("late"), 1)));
-    let (got, paid) = early_wants_five(&mut world, holder, || std::thread::sleep(Duration::from_millis(2100)));
+    let (got, paid) = early_wants_five(&mut world, holder, || std::thread::sleep(Duration::from_millis(5100)));
     assert_eq!((got.as_str(), paid.as_str()), ("t|user", "t|user"));
 }
 
@@ -187,8 +187,8 @@ fn a_sweep_keeps_no_turn_at_a_row_it_leaves_out() {
     let mut world = world();
     shown(
         &mut world.admin,
-        "SELECT tenancy.grant_credits(1, org_id => 'org_acme', expires_at => clock_timestamp() + interval '10 ms');
-         SELECT pg_sleep(0.02); BEGIN; SELECT balance FROM tenancy.credit_pools FOR UPDATE",
+        "SELECT tenancy.grant_credits(1, org_id => 'org_acme', expires_at => clock_timestamp() + interval '4 s');
+         SELECT pg_sleep(4.1); BEGIN; SELECT balance FROM tenancy.credit_pools FOR UPDATE",
     );
     let mut sweeper = world.operator();
     assert_eq!(shown(&mut sweeper, "BEGIN; SELECT tenancy.sweep_credits()"), "0");
