@@ -1230,7 +1230,7 @@ DECLARE
     -- name with ':' or '/', as Hasura, Cognito and Auth0 have them, nor an address or number that was not proven.
     rights CONSTANT text[] := ARRAY['role', 'roles', 'scope', 'scp', 'scopes', 'groups', 'entitlements', 'plan_type',
         'app_metadata', 'user_metadata', 'realm_access', 'resource_access', 'wids', 'client_id', 'act', 'may_act',
-        'acr', 'amr', 'auth_time', 'admin', 'is_admin', 'email', 'email_verified'];
+        'acr', 'amr', 'auth_time', 'admin', 'is_admin', 'email_verified'];
     found_names text[];
 BEGIN
     IF jsonb_typeof(coalesce(_check_extra.extra, '{}')) <> 'object' THEN
@@ -4178,12 +4178,13 @@ BEGIN
     IF add_issuer.profile <> 'pooled'
        AND EXISTS (SELECT FROM tenancy.signing_profiles AS p WHERE p.issuer = add_issuer.issuer) THEN
         PERFORM tenancy._raise('PT409', 'issuer_not_pooled', 'A signing profile signs under this issuer: its tokens are pooled',
-            'Pass profile => ''pooled''.');
+            'Pass profile => ''pooled''.', jsonb_build_object('issuer', add_issuer.issuer, 'profile', add_issuer.profile));
     END IF;
     IF EXISTS (SELECT FROM tenancy.signing_profiles AS p
                 WHERE p.issuer = add_issuer.issuer AND NOT p.audience = ANY (add_issuer.audiences)) THEN
         PERFORM tenancy._raise('PT409', 'audience_in_use', 'A signing profile signs for an audience that is left out',
-            'Name it among the audiences, or give the profile another one first: SELECT tenancy.add_signing_profile(…).');
+            'Name it among the audiences, or give the profile another one first: SELECT tenancy.add_signing_profile(…).',
+            jsonb_build_object('issuer', add_issuer.issuer, 'audiences', add_issuer.audiences));
     END IF;
 
     UPDATE tenancy.issuers AS i

@@ -53,7 +53,7 @@ DECLARE
     -- name with ':' or '/', as Hasura, Cognito and Auth0 have them, nor an address or number that was not proven.
     rights CONSTANT text[] := ARRAY['role', 'roles', 'scope', 'scp', 'scopes', 'groups', 'entitlements', 'plan_type',
         'app_metadata', 'user_metadata', 'realm_access', 'resource_access', 'wids', 'client_id', 'act', 'may_act',
-        'acr', 'amr', 'auth_time', 'admin', 'is_admin', 'email', 'email_verified'];
+        'acr', 'amr', 'auth_time', 'admin', 'is_admin', 'email_verified'];
     found_names text[];
 BEGIN
     IF jsonb_typeof(coalesce(_check_extra.extra, '{}')) <> 'object' THEN

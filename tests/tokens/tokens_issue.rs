@@ -290,9 +290,10 @@ fn extra_names_no_claim_that_the_signing_issuer_reads() {
         }
     }
     // Beside them everything may stand, and what is ours to set is overridden as before.
-    let extra = json!({"ctx": {"colour": "red"}, "a": {"b": "c"}, "tenant": "x", "org_role": "owner"});
+    let extra = json!({"ctx": {"colour": "red"}, "a": {"b": "c"}, "tenant": "x", "org_role": "owner", "email": "x@y"});
     let token = issue(FUNCTIONS[0], &extra).unwrap();
-    assert_eq!(claims(&mut client, &token).unwrap()["ctx"], json!({"colour": "red"}));
+    let signed = claims(&mut client, &token).unwrap();
+    assert_eq!((&signed["ctx"], &signed["email"]), (&json!({"colour": "red"}), &Value::Null));
     assert_eq!(identity(&mut client, &token)["org_role"], Value::Null);
     // What the provider's profile reads counts as well, where 0.1.0 let the issuer be changed to one.
     refused(client.query(configure, &[&ISSUER, &AUDIENCE, &"workos", &None::<Value>]), "PT409", "issuer_not_pooled");

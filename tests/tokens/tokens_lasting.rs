@@ -251,7 +251,6 @@ fn nobody_claims_a_right_for_themselves() {
         "azp",
         "client_id",
         "act",
-        "email",
         "email_verified",
         "phone_number",
         "phone_number_verified",
